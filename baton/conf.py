@@ -1,0 +1,222 @@
+"""The ``BATON`` setting as one typed object."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from functools import cache
+from types import NoneType
+from typing import Any, get_args, get_type_hints
+
+from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+
+# The longest time that every database can add to its clock, and longer than any of these settings is good for.
+YEAR = 366 * 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """The numbers a setting may hold."""
+
+    above: float | None = None
+    """Must be greater than this."""
+    least: float | None = None
+    """Must be this or greater."""
+    most: float | None = None
+    """Must be this or smaller."""
+
+    def admit(self, number: float) -> bool:
+        """True when the number lies within."""
+        return (
+            (self.above is None or number > self.above)
+            and (self.least is None or number >= self.least)
+            and (self.most is None or number <= self.most)
+        )
+
+    def __str__(self) -> str:
+        words = {"above": self.above, "at least": self.least, "at most": self.most}
+        return " and ".join(f"{word} {bound:.12g}" for word, bound in words.items() if bound is not None)
+
+
+def _seconds(default: float | None, *, above: float | None = None, least: float | None = None) -> Any:
+    return field(default=default, metadata={"bounds": Bounds(above=above, least=least, most=YEAR)})
+
+
+def _count(default: int | None, *, least: int) -> Any:
+    return field(default=default, metadata={"bounds": Bounds(least=least)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the dict ``BATON`` says, with the defaults filled in. Its keys are these names in upper case."""
+
+    database: str = "default"
+    """The alias of the database that holds Baton's tables (default ``"default"``)."""
+    lease_seconds: float = _seconds(15.0, above=0)
+    """How long a worker holds a step without a sign of life before the sweep takes it away, in seconds (default 15.0)."""
+    heartbeat_seconds: float | None = _seconds(None, above=0)
+    """How often the lease of a running step is renewed, in seconds (default ``None``: a third of the lease)."""
+    timeout_grace_seconds: float = _seconds(5.0, least=0)
+    """How long a step's lease is still renewed once its timeout has passed, in seconds (default 5.0)."""
+    max_result_chars: int = _count(1_000_000, least=1)
+    """The longest JSON text stored for a result or for a step's arguments, in characters (default 1,000,000)."""
+    bell_seconds: float = _seconds(0.3, least=0)
+    """How long one bell goes on taking steps before it lets other tasks through, in seconds (default 0.3)."""
+    max_bells: int | None = _count(None, least=1)
+    """How many bells are rung at once for a queue, a count (default ``None``: as many as the queue has workers)."""
+    ready_seconds: float = _seconds(2.0, least=0)
+    """How long a step may be ready before the sweep rings a bell for it, in seconds (default 2.0)."""
+    sweep_schedule: bool = False
+    """Whether Baton keeps one django-q2 schedule that runs its sweep, a bool (default ``False``)."""
+    sweep_seconds: float = _seconds(60.0, above=0)
+    """The interval of that schedule, in seconds (default 60.0)."""
+    sweep_queue: str = "default"
+    """The queue in which that schedule runs the sweep (default ``"default"``)."""
+
+    @property
+    def heartbeat_interval(self) -> float:
+        """Seconds between two renewals of a lease."""
+        return self.lease_seconds / 3 if self.heartbeat_seconds is None else self.heartbeat_seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingFault:
+    """One thing that is wrong with the ``BATON`` setting."""
+
+    problem: str
+    """The key and what was found."""
+    fix: str
+    """What is wanted."""
+
+    def __str__(self) -> str:
+        return f"{self.problem} {self.fix}"
+
+
+@cache
+def get_settings() -> Settings:
+    """Return the project's settings of Baton, read once.
+
+    Raises:
+        ImproperlyConfigured: The dict has an unknown key or an unusable value; every fault is named.
+    """
+    configured = getattr(django_settings, "BATON", {})
+    if faults := find_faults(configured):
+        raise ImproperlyConfigured("\n".join(map(str, faults)))
+    return Settings(**{key.lower(): _converted(key, value) for key, value in configured.items()})
+
+
+def find_faults(configured: object) -> list[SettingFault]:
+    """List everything that is wrong with a value of the ``BATON`` setting."""
+    if not isinstance(configured, dict):
+        return [
+            SettingFault(
+                problem=f"The setting BATON is {_shown(configured)}.",
+                fix="Make it a dict of Baton's settings, or remove it to use the defaults.",
+            )
+        ]
+    return [*_faulty_keys(configured), *_faulty_values(configured), *_slow_heartbeat(configured)]
+
+
+def connect_settings() -> None:
+    """Read the settings again after ``override_settings`` and its like have changed them."""
+    setting_changed.connect(_forget_settings, dispatch_uid="baton.conf")
+
+
+def _forget_settings(*, setting: str, **kwargs: Any) -> None:
+    if setting == "BATON":
+        get_settings.cache_clear()
+
+
+def _faulty_keys(configured: dict[Any, Any]) -> Iterator[SettingFault]:
+    known = [item.name.upper() for item in fields(Settings)]
+    for key in configured:
+        if key in known:
+            continue
+        # Spelling in lower case is the likeliest slip, and difflib counts every letter of it as different.
+        close = get_close_matches(str(key).upper(), known, n=1) if isinstance(key, str) else []
+        yield SettingFault(
+            problem=f"BATON[{_shown_plainly(key)}] is not a setting of Baton.",
+            fix=f"Did you mean {close[0]!r}?" if close else f"Remove it. The settings are: {', '.join(sorted(known))}.",
+        )
+
+
+def _faulty_values(configured: dict[Any, Any]) -> Iterator[SettingFault]:
+    hints = get_type_hints(Settings)
+    for item in fields(Settings):
+        key = item.name.upper()
+        if key not in configured:
+            continue
+        bounds = item.metadata.get("bounds", Bounds())
+        if not _fits(configured[key], hints[item.name], bounds):
+            yield SettingFault(
+                problem=f"BATON[{key!r}] is {_shown(configured[key])}.",
+                fix=f"It must be {_wanted(hints[item.name], bounds)}.",
+            )
+
+
+def _slow_heartbeat(configured: dict[Any, Any]) -> Iterator[SettingFault]:
+    lease = configured.get("LEASE_SECONDS", Settings().lease_seconds)
+    heartbeat = configured.get("HEARTBEAT_SECONDS")
+    if _is_number(lease) and _is_number(heartbeat) and lease > 0 and heartbeat >= lease:
+        yield SettingFault(
+            problem=f"BATON['HEARTBEAT_SECONDS'] is {heartbeat!r} while the lease is {lease!r} seconds long.",
+            fix="It must be smaller than BATON['LEASE_SECONDS'], best a third of it: "
+            "a lease that is not renewed in time is taken away.",
+        )
+
+
+def _fits(value: object, hint: Any, bounds: Bounds) -> bool:
+    kinds = _kinds(hint)
+    if value is None or isinstance(value, bool):
+        return type(value) in kinds
+    if isinstance(value, str):
+        return str in kinds and value != ""
+    if isinstance(value, int | float):
+        suits = float in kinds or (int in kinds and isinstance(value, int))
+        return suits and _is_number(value) and bounds.admit(value)
+    return False
+
+
+def _kinds(hint: Any) -> tuple[type, ...]:
+    return get_args(hint) or (hint,)
+
+
+def _is_number(value: object) -> bool:
+    """True for a finite number that a float can hold; a bool is not a number here."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _converted(key: str, value: Any) -> Any:
+    is_seconds = float in _kinds(get_type_hints(Settings)[key.lower()])
+    return float(value) if is_seconds and value is not None else value
+
+
+def _wanted(hint: Any, bounds: Bounds) -> str:
+    names = {str: "a string that is not empty", bool: "True or False", int: "a whole number", float: "a number"}
+    name = next(names[kind] for kind in _kinds(hint) if kind is not NoneType)
+    wanted = f"{name}, {bounds}" if str(bounds) else name
+    return f"None or {wanted}" if NoneType in _kinds(hint) else wanted
+
+
+def _shown(value: object) -> str:
+    """Show a value with its type, as short as a message needs it."""
+    if value is None or isinstance(value, bool):
+        return repr(value)
+    return f"{_shown_plainly(value)} ({type(value).__name__})"
+
+
+def _shown_plainly(value: object, limit: int = 80) -> str:
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a settings file may hold anything, also what cannot show itself
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= limit else f"{text[:limit]}..."

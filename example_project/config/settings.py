@@ -1,0 +1,103 @@
+"""Settings of the example project.
+
+The environment chooses: ``EXAMPLE_DATABASE_URL`` a PostgreSQL instead of the SQLite file ``EXAMPLE_SQLITE_PATH``,
+``EXAMPLE_REDIS_URL`` a Redis or Valkey as django-q2's broker instead of the database.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from config.database import postgresql, sqlite
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+SECRET_KEY = os.environ.get("EXAMPLE_SECRET_KEY", "only-for-a-machine-that-nobody-else-can-reach")
+DEBUG = os.environ.get("EXAMPLE_DEBUG", "1") == "1"
+ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "django_q",
+    "baton",
+    "research",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "config.urls"
+ASGI_APPLICATION = "config.asgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+DATABASE_URL = os.environ.get("EXAMPLE_DATABASE_URL")
+SQLITE_PATH = os.environ.get("EXAMPLE_SQLITE_PATH", BASE_DIR / "db.sqlite3")
+DATABASES = {"default": postgresql(DATABASE_URL) if DATABASE_URL else sqlite(SQLITE_PATH)}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+AUTH_PASSWORD_VALIDATORS = [{"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"}]
+
+USE_TZ = True
+TIME_ZONE = "UTC"
+STATIC_URL = "static/"
+
+# django-q2 lends the workers. The prefetch is small, so that work goes to whoever is idle; its own retries are off,
+# because Baton does them; a task is done when it was run, whatever came of it.
+Q_CLUSTER: dict[str, Any] = {
+    "name": "example",
+    "workers": 2,
+    "queue_limit": 2,
+    "bulk": 2,
+    "timeout": 60,
+    "retry": 240,
+    "max_attempts": 1,
+    "ack_failures": True,
+    "save_limit": -1,
+    "guard_cycle": 0.5,
+    "catch_up": False,
+    "log_level": "WARNING",
+}
+REDIS_URL = os.environ.get("EXAMPLE_REDIS_URL")
+if REDIS_URL:
+    Q_CLUSTER |= {"redis": REDIS_URL}
+    # Redis cannot ring a bell later: `manage.py baton_sweep --watch --interval 1` does, beside the cluster.
+    BATON = {"SWEEP_RESIDENT": True}
+else:
+    Q_CLUSTER |= {"orm": "default", "poll": 0.05}
+    # What a crash leaves behind is mended by a sweep that the cluster itself runs every minute.
+    BATON = {"SWEEP_SCHEDULE": True}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "loggers": {"baton": {"handlers": ["console"], "level": "INFO"}},
+}

@@ -1,0 +1,406 @@
+"""``make demo``: both workflows of the example project on real workers, from an empty folder.
+
+Everything it starts and writes is gone when it ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Self, TypeVar
+from urllib.error import URLError
+from urllib.parse import urlsplit
+from urllib.request import ProxyHandler, build_opener
+
+from scripts import services, watchdog
+
+if TYPE_CHECKING:
+    from baton.models import WorkflowNode, WorkflowRun
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = ROOT / "example_project"
+PORT = 8000
+WORKFLOWS_SECONDS = 120
+WEB_SECONDS = 30
+GRACE_SECONDS = 4
+POLL_SECONDS = 0.1
+
+EXPECTED_OF_INGEST = {
+    "parse broken.json": "discarded",
+    "parse channel.sonar": "discarded",
+    "index": "cancelled",
+    "report": "cancelled",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo; the exit code is 0 if both workflows ended as they should."""
+    options = arguments(argv)
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    stop = StopRequest()
+    try:
+        with Stage(stop) as stage:
+            return play(stage, options)
+    except StoppedError as stopped:
+        say(f"\nStopped by {stopped}; nothing is left running.")
+        return 128 + stopped.signum
+    except DemoError as problem:
+        say(f"\nThe demo failed: {problem}")
+        return 1
+    except BrokenPipeError:
+        # Whoever read our output has gone; what the interpreter flushes at its end would fail too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="make demo", description="A research brief and an ingest, on real workers.")
+    parser.add_argument("--exit", action="store_true", help="stop when the workflows are done")
+    parser.add_argument("--postgres", action="store_true", help="on PostgreSQL instead of SQLite")
+    parser.add_argument("--redis", action="store_true", help="with Valkey as the broker instead of the database")
+    parser.add_argument("--topic", default="priority queues", help="what the brief is about (default: %(default)s)")
+    parser.add_argument("--port", type=int, help=f"where the admin is served (default: {PORT}, or a free one)")
+    return parser.parse_args(argv)
+
+
+def play(stage: Stage, options: argparse.Namespace) -> int:
+    """Set up, run the workflows, show what came of them, serve."""
+    port = web_port(options.port)
+    configure(stage, options)
+    password = set_up_database()
+    cluster = stage.start("qcluster")
+    if options.redis:
+        # Redis cannot ring a bell later: this process does it.
+        stage.start("baton_sweep", "--watch", "--interval", "1")
+    web = stage.start("runserver", "--noreload", f"127.0.0.1:{port}", EXAMPLE_DEBUG="1")
+    say(f"Admin: http://127.0.0.1:{port}/admin/   user: admin   password: {password}\n")
+
+    brief, ingest = insert_workflows(options.topic)
+    show_progress(stage, brief, ingest)
+    show_results(brief, ingest)
+
+    surprises = surprises_in(brief, ingest)
+    if surprises:
+        raise DemoError("\n".join([*surprises, cluster.last_words()]))
+    wait_for_web(stage, web, port)
+    if not options.exit:
+        serve(stage, port)
+    return 0
+
+
+def web_port(wanted: int | None) -> int:
+    """Choose where the admin is served; a port that was asked for is never exchanged for another."""
+    for port in (PORT, 0) if wanted is None else (wanted,):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except (OSError, OverflowError) as exc:
+                problem = exc
+            else:
+                return int(probe.getsockname()[1])
+    msg = f"port {wanted} cannot be used ({problem}). Give another with --port, or none: then a free one is found."
+    raise DemoError(msg) from problem
+
+
+def configure(stage: Stage, options: argparse.Namespace) -> None:
+    """Start the servers that were asked for, and load Django with the example's settings."""
+    chosen = {"EXAMPLE_SQLITE_PATH": str(stage.folder / "db.sqlite3")}
+    if options.postgres:
+        chosen["EXAMPLE_DATABASE_URL"] = stage.enter(own_database(stage.enter(services.postgres()).url))
+    if options.redis:
+        chosen["EXAMPLE_REDIS_URL"] = stage.enter(services.valkey()).url
+    database = "PostgreSQL" if options.postgres else "SQLite"
+    say(f"Database: {database}   broker: {'Valkey' if options.redis else 'the database'}")
+
+    inherited = [name for name in os.environ if name.startswith("EXAMPLE_") or name == "Q_CLUSTER_NAME"]
+    for name in inherited:
+        del os.environ[name]
+    os.environ |= chosen | {
+        "DJANGO_SETTINGS_MODULE": "config.settings",
+        "EXAMPLE_DEBUG": "0",
+        "EXAMPLE_SECRET_KEY": secrets.token_urlsafe(40),
+        "PYTHONPATH": os.pathsep.join([str(PROJECT), str(ROOT)]),
+        "PYTHONUNBUFFERED": "1",
+    }
+    sys.path.insert(0, str(PROJECT))
+    import django  # noqa: PLC0415 - the settings are only known now
+
+    django.setup()
+
+
+@contextlib.contextmanager
+def own_database(url: str) -> Iterator[str]:
+    """Make a database for the demo alone; the server may be one that others use."""
+    import psycopg  # noqa: PLC0415 - not needed on SQLite
+
+    name = f"baton_demo_{secrets.token_hex(4)}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        try:
+            yield urlsplit(url)._replace(path=f"/{name}").geturl()
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def set_up_database() -> str:
+    """Create the tables and a superuser; return the password."""
+    from django.contrib.auth import get_user_model  # noqa: PLC0415 - Django is loaded now
+    from django.core.management import call_command  # noqa: PLC0415
+
+    call_command("migrate", verbosity=0)
+    password = secrets.token_urlsafe(9)
+    get_user_model().objects.create_superuser("admin", password=password)
+    return password
+
+
+def insert_workflows(topic: str) -> tuple[WorkflowRun, WorkflowRun]:
+    """Insert the brief and the ingest."""
+    from research.workflows import ingest, research_brief  # noqa: PLC0415 - Django is loaded now
+
+    return research_brief(topic).insert(), ingest(PROJECT / "sample_files").insert()
+
+
+def show_progress(stage: Stage, *runs: WorkflowRun) -> None:
+    """Show the steps as they move, until both runs are settled."""
+    from research.terminal import watch  # noqa: PLC0415 - Django is loaded now
+
+    deadline = time.monotonic() + WORKFLOWS_SECONDS
+    for _ in watch(runs, sys.stdout):
+        stage.pause()
+        if time.monotonic() > deadline:
+            words = "\n".join(process.last_words() for process in stage.processes)
+            msg = f"the workflows were not done after {WORKFLOWS_SECONDS} s. What the processes said:\n{words}"
+            raise DemoError(msg)
+
+
+def show_results(brief: WorkflowRun, ingest: WorkflowRun) -> None:
+    """Print the brief, and what became of the files."""
+    if brief.steps["brief"].has_result:
+        say(f"\n{brief.steps['brief'].result}")
+    say("# What the ingest did not do\n")
+    for node in failures_of(ingest):
+        tries = ", ".join(entry["outcome"] for entry in node.attempts) or "never ran"
+        say(f"- {node.name}: {node.state} ({tries}): {node.error}")
+    if ingest.steps["tally"].has_result:
+        say(f"\n{ingest.steps['tally'].result}")
+
+
+def surprises_in(brief: WorkflowRun, ingest: WorkflowRun) -> list[str]:
+    """Say what ended otherwise than it should: the ingest is meant to fail on two of its files."""
+    found = []
+    if brief.state != "completed":
+        reasons = "".join(f"\n  {node.name}: {node.state}: {node.error}" for node in failures_of(brief))
+        found.append(f"the brief is {brief.state}, not completed.{reasons}\n  Another --topic may do better.")
+    failed = {node.name: str(node.state) for node in failures_of(ingest)}
+    if (ingest.state, failed) != ("failed", EXPECTED_OF_INGEST):
+        found.append(f"the ingest is {ingest.state} with {failed}; expected was failed with {EXPECTED_OF_INGEST}.")
+    return found
+
+
+def failures_of(run: WorkflowRun) -> list[WorkflowNode]:
+    """The steps that did not complete."""
+    return [node for node in run.steps.values() if node.state != "completed"]
+
+
+def wait_for_web(stage: Stage, web: Process, port: int) -> None:
+    """See that the admin and its style sheet are served."""
+    deadline = time.monotonic() + WEB_SECONDS
+    # A proxy set for the outer world would be asked for this machine too.
+    opener = build_opener(ProxyHandler({}))
+    for path in ("/admin/login/", "/static/admin/css/base.css"):
+        while True:
+            try:
+                opener.open(f"http://127.0.0.1:{port}{path}", timeout=5).close()
+                break
+            except (URLError, ConnectionError, TimeoutError) as exc:
+                if time.monotonic() > deadline:
+                    msg = f"the admin does not answer at {path} ({exc}).\n{web.last_words()}"
+                    raise DemoError(msg) from exc
+            stage.pause()
+
+
+def serve(stage: Stage, port: int) -> None:
+    """Leave everything running until Ctrl-C, which is how a demo ends."""
+    say(f"The admin is served at http://127.0.0.1:{port}/admin/ (user and password are above). Stop it with Ctrl-C.")
+    try:
+        while True:
+            stage.pause()
+    except StoppedError as stopped:
+        if stopped.signum != signal.SIGINT:
+            raise
+        say("\nStopped; nothing is left running.")
+
+
+def say(text: str) -> None:
+    """Print at once, also into a pipe."""
+    print(text, flush=True)
+
+
+class DemoError(Exception):
+    """Something went wrong; the message says what to do next."""
+
+
+class StoppedError(Exception):
+    """A signal asked the demo to stop."""
+
+    def __init__(self, signum: int) -> None:
+        self.signum = signum
+        super().__init__(signal.Signals(signum).name)
+
+
+class StopRequest:
+    """Remembers a signal until it can be honoured.
+
+    An exception out of a handler could strike between the start of a process and the note that it is ours, or in the
+    middle of the clean-up; so the handlers only take a note, and ``check`` is called where stopping is safe.
+    """
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(signum, self.note)
+
+    def note(self, signum: int, _frame: FrameType | None) -> None:
+        """Take the first signal as the reason."""
+        self.signum = self.signum or signum
+
+    def check(self) -> None:
+        """Raise if a signal came."""
+        if self.signum is not None:
+            raise StoppedError(self.signum)
+
+
+class Stage:
+    """A folder and the processes and servers that live in it; all gone at the end of the ``with`` block."""
+
+    def __init__(self, stop: StopRequest) -> None:
+        self.stop = stop
+        self.folder = Path()
+        self.processes: list[Process] = []
+        self._cleanup = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        self.folder = Path(tempfile.mkdtemp(prefix="baton-demo-"))
+        self._cleanup.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        # In this order: processes, then what they were connected to, then the folder they wrote in.
+        self._cleanup.callback(close_connections)
+        self._cleanup.callback(stop_all, self.processes)
+        self._cleanup.close()
+
+    def start(self, command: str, *args: str, **environment: str) -> Process:
+        """Start a management command as a process group of its own."""
+        self.stop.check()
+        process = Process(command, args, log=self.folder / f"{command}.log", environment=environment)
+        watchdog.watch(process.popen, stop_with=signal.SIGTERM, folder=self.folder)
+        self.processes.append(process)
+        return process
+
+    def enter(self, server: AbstractContextManager[T]) -> T:
+        """Start a server or the like, to be ended with the stage."""
+        self.stop.check()
+        try:
+            return self._cleanup.enter_context(server)
+        except services.ServiceError as exc:
+            # Ctrl-C in a terminal also reaches what the server is being made with.
+            self.stop.check()
+            raise DemoError(str(exc)) from exc
+
+    def pause(self) -> None:
+        """Wait for a moment, while all is well."""
+        self.stop.check()
+        for process in self.processes:
+            process.check()
+        time.sleep(POLL_SECONDS)
+
+
+class Process:
+    """A management command that runs until it is stopped."""
+
+    def __init__(self, command: str, args: Sequence[str], *, log: Path, environment: dict[str, str]) -> None:
+        self.command, self.log = command, log
+        with log.open("wb") as out:
+            self.popen = subprocess.Popen(
+                [sys.executable, str(PROJECT / "manage.py"), command, *args],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=os.environ | environment,
+                start_new_session=True,
+            )
+
+    def check(self) -> None:
+        """Raise if the process ended by itself."""
+        if self.popen.poll() is not None:
+            how = f"ended by itself with exit code {self.popen.returncode}"
+            raise DemoError(f"`manage.py {self.command}` {how}.\n{self.last_words()}")
+
+    def last_words(self, lines: int = 30) -> str:
+        """The end of its log, under a heading."""
+        said = self.log.read_text(errors="replace").splitlines()[-lines:]
+        return "\n".join([f"--- the last lines of {self.command} ---", *(said or ["(it said nothing)"]), "---"])
+
+    def is_group_alive(self) -> bool:
+        """True while any process of the group is there, the dead ones that nobody collected included."""
+        self.popen.poll()
+        try:
+            os.killpg(self.popen.pid, 0)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
+
+
+def stop_all(processes: Sequence[Process]) -> None:
+    """Ask every process to stop, then make it.
+
+    Only the main process is asked: django-q2's children must not get the signal, and it may lock itself up at stop,
+    so that what is left of the group after a while is killed.
+    """
+    for process in processes:
+        if process.popen.poll() is None:
+            process.popen.terminate()
+    wait_until_gone(processes, GRACE_SECONDS)
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.popen.pid, signal.SIGKILL)
+    wait_until_gone(processes, GRACE_SECONDS)
+    for process in processes:
+        watchdog.forget(process.popen)
+
+
+def wait_until_gone(processes: Sequence[Process], seconds: float) -> None:
+    """Wait until no process of any group is there, or the time is up."""
+    deadline = time.monotonic() + seconds
+    while any(process.is_group_alive() for process in processes) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def close_connections() -> None:
+    """Close this process's own connections, which would keep a database server waiting."""
+    if "django.db" in sys.modules:
+        from django.db import connections  # noqa: PLC0415 - loaded already
+
+        connections.close_all()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

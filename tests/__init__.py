@@ -1,0 +1,1 @@
+"""Baton's suite: an installed app of the project that tests/settings.py describes."""

@@ -1,0 +1,103 @@
+"""Fixtures that every room's tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.core.management import call_command
+from django.db import connections
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+
+from scripts.services import REDIS_URL, Postgres
+from tests.processes import Manage, RealCluster
+
+StartCluster = Callable[..., RealCluster]
+
+# A slow machine is no failure, and our fixtures leave nothing behind between two examples.
+hypothesis_settings.register_profile(
+    "baton", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("baton")
+
+
+@pytest.fixture(autouse=True)
+def _empty_broker() -> None:
+    """Forget the messages of the test before; the ORM broker's go with the database's rows."""
+    if settings.Q_CLUSTER.get("redis"):
+        import redis
+
+        with redis.Redis.from_url(os.environ[REDIS_URL]) as client:
+            client.flushdb()
+
+
+@pytest.fixture
+def manage(transactional_db: None) -> Iterator[Manage]:
+    """Management commands as processes of their own, on the test database."""
+    runner = Manage()
+    yield runner
+    runner.close()
+
+
+@pytest.fixture
+def real_cluster(transactional_db: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartCluster]:
+    """Start real clusters on the test database.
+
+    `cluster = real_cluster(queue="slow", workers=1)`
+
+    Keyword arguments: `queue`, `workers`, `wait=False` not to wait until they are ready, and those of
+    `tests.processes.child_environment`. Every process of every cluster is killed after the test.
+    """
+    clusters: list[RealCluster] = []
+
+    def start(*, queue: str | None = None, workers: int = 2, wait: bool = True, **environment: Any) -> RealCluster:
+        changes = {**(environment.pop("q_cluster", None) or {}), "workers": workers}
+        if queue is not None:
+            changes["ALT_CLUSTERS"] = {**settings.Q_CLUSTER["ALT_CLUSTERS"], queue: {"workers": workers}}
+        cluster = RealCluster(tmp_path_factory.mktemp("cluster"), queue=queue, q_cluster=changes, **environment)
+        clusters.append(cluster)
+        if wait:
+            cluster.wait_until_ready(workers)
+        return cluster
+
+    yield start
+    for cluster in clusters:
+        cluster.kill()
+
+
+@pytest.fixture
+def invariants(db: None) -> Iterator[None]:
+    """Assert, after the test, that no invariant of the engine is broken."""
+    yield
+    from baton.sweep import check
+
+    assert check() == []
+
+
+@pytest.fixture
+def restartable_postgres(transactional_db: None) -> Iterator[Postgres]:
+    """A migrated PostgreSQL of the test's own behind the alias `default`, to be stopped and started at will."""
+    if connections["default"].vendor != "postgresql":
+        pytest.skip("needs PostgreSQL")
+    database = connections["default"].settings_dict
+    usual = {key: database[key] for key in ("NAME", "USER", "PASSWORD", "HOST", "PORT")}
+    with Postgres() as server:
+        connections.close_all()
+        database.update(NAME="postgres", USER="baton", PASSWORD="", HOST="127.0.0.1", PORT=server.port)
+        try:
+            call_command("migrate", verbosity=0)
+            yield server
+        finally:
+            connections.close_all()
+            database.update(usual)
+
+
+@pytest.fixture
+def repository() -> Path:
+    """The root of the repository."""
+    return Path(__file__).resolve().parent.parent

@@ -1,0 +1,330 @@
+"""Run a body and judge what it came to: nothing that it does gets past here."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from asgiref.sync import async_to_sync, sync_to_async
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from baton import values
+from baton.conf import get_settings
+from baton.context import StepContext
+from baton.engine import statements as sql
+from baton.engine.backoff import backoff_seconds
+from baton.engine.gate import Claim
+from baton.engine.lease import Holding
+from baton.engine.settle import Verdict
+from baton.engine.timer import Timer, TimeIsUp
+from baton.exceptions import (
+    NotStorableError,
+    ReferencePathError,
+    ResultNotStorableError,
+    StepTimeoutError,
+    UnknownStepError,
+)
+from baton.references import fill
+from baton.registry import RegisteredStep, StepOptions
+from baton.results import DependencyResults, Row, get_own_result, load_rows, outside_event_loop
+from baton.returns import Cancel, Directive, Discard, Snooze
+from baton.states import AttemptOutcome, StepState
+
+logger = logging.getLogger("baton.engine")
+body_logger = logging.getLogger("baton.step")
+
+PROGRESS_SECONDS = 0.5
+"""How often progress is written at most; the last is always written when the step settles."""
+
+
+class Execution:
+    """One execution of a claimed step."""
+
+    def __init__(
+        self,
+        connection: BaseDatabaseWrapper,
+        claim: Claim,
+        step: RegisteredStep,
+        options: StepOptions,
+        *,
+        holding: Holding,
+        rows: dict[str, Row] | None = None,
+    ) -> None:
+        self.connection, self.claim, self.step, self.options = connection, claim, step, options
+        self.holding = holding
+        self.results = DependencyResults(claim.name, claim.run_id, self._load(rows))
+        self.progress: str | None = None
+        self.raised = False
+        # A transaction that somebody holds open around us, as a test does, is not ours to break.
+        self._around = {each.alias for each in connections.all(initialized_only=True) if each.in_atomic_block}
+        self._progress_written_at = 0.0
+        self._asked_at = 0.0
+
+    def run(self) -> Verdict:
+        """Run the body and say what it came to."""
+        started = time.monotonic()
+        timer = Timer(self.claim.timeout)
+        try:
+            returned = self._returned(timer)
+        except KeyboardInterrupt:
+            timer.disarm()
+            raise
+        except BaseException as exc:  # noqa: BLE001 - SystemExit too: a body must not end the worker
+            timer.disarm()
+            self.raised = True
+            returned = exc
+        seconds = time.monotonic() - started
+        if timer.fired or isinstance(returned, TimeIsUp):
+            self.raised = True
+            returned = StepTimeoutError(self.claim.timeout or 0)
+            self._close_connections()
+        return self._judge(returned, seconds)
+
+    def failed_to_commit(self, error: BaseException, verdict: Verdict) -> Verdict:
+        """What an atomic step came to when the database refused its writes."""
+        return self._failed(error, verdict.seconds, verdict.progress)
+
+    def _close_connections(self) -> None:
+        """A body torn from the middle of a query leaves its connections in no known state."""
+        for connection in connections.all(initialized_only=True):
+            if connection.alias not in self._around:
+                connection.close()
+
+    def _returned(self, timer: Timer) -> Any:
+        """What the body returned; what it raised passes through, but never outlives its timer."""
+        arguments = self._arguments()
+        context = self._context(arguments)
+        try:
+            if self.step.is_async:
+                returned = self._awaited(context, arguments, timer)
+            else:
+                with timer:
+                    returned = self.step.function(context, **arguments)
+                    if inspect.isawaitable(returned):
+                        returned = self._awaited_result(returned)
+        finally:
+            timer.disarm()
+        return _Encoded(self.claim.name, returned)
+
+    def _arguments(self) -> dict[str, Any]:
+        arguments: dict[str, Any] = values.decode(self.claim.args)
+        references = values.decode(self.claim.refs) if self.claim.refs != "[]" else []
+        return fill(arguments, references, self.results.whole) if references else arguments
+
+    def _awaited(self, context: StepContext, arguments: dict[str, Any], timer: Timer) -> Any:
+        self.results.load()
+        function = self.step.function
+
+        async def body() -> Any:
+            try:
+                return await function(context, **arguments)
+            finally:
+                if not self.connection.in_atomic_block:
+                    await sync_to_async(connections.close_all)()
+
+        if self.connection.in_atomic_block:
+            # Inside a test's transaction the body's queries must come back to this thread and its connection.
+            return async_to_sync(_limited)(body, timer)
+        with timer:
+            return asyncio.run(body())
+
+    def _awaited_result(self, awaitable: Any) -> Any:
+        async def body() -> Any:
+            return await awaitable
+
+        return asyncio.run(body())
+
+    def _judge(self, returned: Any, seconds: float) -> Verdict:
+        progress = self.progress
+        if isinstance(returned, _Encoded):
+            if isinstance(returned.value, Directive):
+                returned = returned.value
+            else:
+                try:
+                    text = returned.text()
+                except ResultNotStorableError as exc:
+                    return self._failed(exc, seconds, progress)
+                return Verdict(
+                    state=StepState.COMPLETED,
+                    outcome=AttemptOutcome.COMPLETED,
+                    result=text,
+                    seconds=seconds,
+                    progress=progress,
+                )
+        match returned:
+            case Snooze():
+                return Verdict(
+                    state=StepState.SNOOZED,
+                    outcome=AttemptOutcome.SNOOZED,
+                    delay=returned.seconds,
+                    seconds=seconds,
+                    progress=progress,
+                )
+            case Discard():
+                return _ended(StepState.DISCARDED, AttemptOutcome.DISCARDED, returned.reason, seconds, progress)
+            case Cancel():
+                return _ended(StepState.CANCELLED, AttemptOutcome.CANCELLED, returned.reason, seconds, progress)
+        return self._failed(returned, seconds, progress)
+
+    def _failed(self, error: BaseException, seconds: float, progress: str | None) -> Verdict:
+        message = error_message(error)
+        outcome = (
+            AttemptOutcome.TIMED_OUT if isinstance(error, TimeoutError) and _is_ours(error) else AttemptOutcome.FAILED
+        )
+        if not is_retried(error, self.options) or self.claim.attempt >= self.claim.max_attempts:
+            outcome = outcome if outcome == AttemptOutcome.TIMED_OUT else AttemptOutcome.FAILED
+            return _ended(StepState.DISCARDED, outcome, message, seconds, progress)
+        return Verdict(
+            state=StepState.RETRYABLE,
+            outcome=outcome,
+            error=message,
+            delay=backoff_seconds(self.options.backoff, self.claim.attempt, error),
+            seconds=seconds,
+            progress=progress,
+        )
+
+    def _context(self, arguments: dict[str, Any]) -> StepContext:
+        claim = self.claim
+        return StepContext(
+            workflow_id=claim.run_id,
+            workflow_name=claim.workflow_name,
+            step_name=claim.name,
+            attempt=claim.attempt,
+            max_attempts=claim.max_attempts,
+            args=arguments,
+            results=self.results,
+            logger=logging.LoggerAdapter(
+                body_logger,
+                {
+                    "workflow_id": str(claim.run_id),
+                    "workflow_name": claim.workflow_name,
+                    "step_name": claim.name,
+                    "attempt": claim.attempt,
+                },
+            ),
+            _own_result=self._own_result,
+            _report=self._report,
+            _ask_cancelled=self._is_cancelled,
+        )
+
+    def _own_result(self) -> Any:
+        from baton.models import WorkflowNode  # noqa: PLC0415 - read by name, see the rooms
+
+        alias = self.connection.alias
+        return outside_event_loop(
+            lambda: get_own_result(WorkflowNode.objects.using(alias).only("id").get(pk=self.claim.node_id))
+        )
+
+    def _report(self, current: float, total: float | None, message: str) -> None:
+        self.progress = values.encode({"current": current, "total": total, "message": message}, what="progress")
+        now = time.monotonic()
+        if now - self._progress_written_at < PROGRESS_SECONDS or self._touches_no_row():
+            return
+        self._progress_written_at = now
+        claim = self.claim
+        if (
+            self._with_database(lambda: sql.execute(_db(), sql.PROGRESS, [self.progress, claim.node_id, claim.fence]))
+            == 0
+        ):
+            self.holding.lost = True
+        else:
+            self.progress = None
+
+    def _is_cancelled(self) -> bool:
+        now = time.monotonic()
+        if self.holding.lost or self._touches_no_row() or now - self._asked_at < PROGRESS_SECONDS / 5:
+            return self.holding.lost
+        self._asked_at = now
+        claim = self.claim
+        if self._with_database(lambda: bool(sql.fetch(_db(), sql.HOLDS, [claim.node_id, claim.fence]))) is False:
+            self.holding.lost = True
+        return self.holding.lost
+
+    def _touches_no_row(self) -> bool:
+        """An atomic step's row stays untouched until it is settled: its transaction is the body's."""
+        return self.options.atomic
+
+    def _with_database(self, work: Callable[[], Any]) -> Any:
+        """A courtesy to the body that must not fail it."""
+        try:
+            return outside_event_loop(work)
+        except Exception:
+            logger.exception("Step %r could not reach its row.", self.claim.name)
+            return None
+
+    def _load(self, rows: dict[str, Row] | None) -> Callable[[], dict[str, Row]]:
+        node_id = self.claim.node_id
+        return (lambda: rows) if rows is not None else (lambda: load_rows(node_id))
+
+
+class _Encoded:
+    """What a body returned, kept apart from what it raised."""
+
+    def __init__(self, step: str, value: Any) -> None:
+        self.step, self.value = step, value
+
+    def text(self) -> str | None:
+        if self.value is None:
+            return None
+        try:
+            return values.encode(self.value, limit=get_settings().max_result_chars, what="result")
+        except NotStorableError as exc:
+            raise ResultNotStorableError(self.step, str(exc)) from exc
+
+
+def is_retried(error: BaseException, options: StepOptions) -> bool:
+    """Whether an error is worth another attempt, by the step's ``retry_on`` and ``no_retry_on``."""
+    if isinstance(error, options.no_retry_on):
+        return False
+    if options.retry_on is not None:
+        return isinstance(error, options.retry_on)
+    # Faults of the code or of the graph: another attempt would find the same.
+    return not isinstance(error, (ResultNotStorableError, ReferencePathError, UnknownStepError))
+
+
+def error_message(error: BaseException) -> str:
+    """One line for people: the class where it tells something, and the message."""
+    text = storable_text(_text_of(error))
+    name = type(error).__name__
+    if _is_ours(error):
+        return text
+    return f"{name}: {text}" if text else name
+
+
+def storable_text(text: str) -> str:
+    """Text that every database takes: no NUL, no half of a surrogate pair, not endless."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()[:10_000]
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - an error whose text raises still failed the step
+        return "".join(traceback.format_exception_only(type(error), None)).strip()
+
+
+def _is_ours(error: BaseException) -> bool:
+    return type(error).__module__.startswith("baton.")
+
+
+def _ended(state: StepState, outcome: AttemptOutcome, error: str, seconds: float, progress: str | None) -> Verdict:
+    return Verdict(state=state, outcome=outcome, error=storable_text(error), seconds=seconds, progress=progress)
+
+
+async def _limited(body: Callable[[], Any], timer: Timer) -> Any:
+    try:
+        async with asyncio.timeout(timer.seconds) as limit:
+            return await body()
+    except TimeoutError:
+        timer.fired = limit.expired()
+        raise
+
+
+def _db() -> BaseDatabaseWrapper:
+    return connections[get_settings().database]  # type: ignore[return-value]

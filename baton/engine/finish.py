@@ -1,0 +1,102 @@
+"""Finish: whoever finds nothing of a run unsettled notes its ending, once a round, and announces it.
+
+The question is asked after the commit of the settle, in a new statement. Let two workers settle the last two steps,
+visible at v1 and v2, and ask with snapshots s1 > v1 and s2 > v2. If the first misses the second's step then s1 < v2,
+hence v1 < s1 < v2 < s2, and the second sees both: at least one inserts, and the unique constraint lets only one.
+Asked inside the settling transactions neither would see the other's step, and nobody would finish.
+
+Only a settle that leaves no unsettled dependent asks: whoever settles such a dependent asks again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from baton.engine import statements as sql
+from baton.states import WorkflowOutcome
+from baton.telemetry import ANNOUNCED_FAILURES, is_heard, send, timestamp, workflow_failed, workflow_finished
+from baton.values import encode
+
+
+def finish(connection: BaseDatabaseWrapper, run_id: UUID) -> bool:
+    """Note and announce the ending of a run if nothing of it is unsettled.
+
+    Returns:
+        Whether this call was the one that ended it.
+    """
+    ending = _note_ending(connection, run_id)
+    if ending is not None:
+        announce_ending(connection, **ending)
+    return ending is not None
+
+
+def finish_within(connection: BaseDatabaseWrapper, run_id: UUID) -> None:
+    """The same inside a transaction that has itself settled all that was left, and announced when it commits."""
+    ending = _note_ending(connection, run_id)
+    if ending is not None:
+        transaction.on_commit(lambda: announce_ending(connection, **ending), using=connection.alias, robust=True)
+
+
+def announce_ending(
+    connection: BaseDatabaseWrapper,
+    *,
+    completion_id: int,
+    run_id: UUID,
+    workflow_name: str,
+    outcome: str,
+    failed_steps: list[str],
+    total_count: int,
+) -> None:
+    """Send the finished signal and note that it was sent; twice only where the sender dies in between."""
+    if not is_heard(workflow_finished, workflow_failed):
+        return
+    payload: dict[str, Any] = {
+        "workflow_id": str(run_id),
+        "workflow_name": workflow_name,
+        "outcome": outcome,
+        "failed_steps": failed_steps[:ANNOUNCED_FAILURES],
+        "timestamp": timestamp(),
+        "failed_count": len(failed_steps),
+        "total_count": total_count,
+    }
+    send(workflow_finished, **payload)
+    if outcome == WorkflowOutcome.FAILED:
+        send(workflow_failed, **payload)
+    sql.execute(connection, sql.ANNOUNCED, [completion_id])
+
+
+def _note_ending(connection: BaseDatabaseWrapper, run_id: UUID) -> dict[str, Any] | None:
+    key = sql.uuid_param(connection, run_id)
+    rows = sql.fetch(connection, sql.ENDING, [key])
+    if not rows:
+        return None
+    workflow_name, round_, was_cancelled, total, has_failures = rows[0]
+    failures = sql.fetch(connection, sql.FAILED_STEPS, [key]) if has_failures else []
+    outcome = _outcome(was_cancelled=bool(was_cancelled), failed_sinks=any(not n_out for _, n_out in failures))
+    failed_steps = [name for name, _ in failures]
+    # Noted as announced at once where nobody in this process would hear it.
+    unheard = not is_heard(workflow_finished, workflow_failed)
+    values = [key, round_, outcome, encode(failed_steps), len(failed_steps), total, not unheard]
+    with transaction.atomic(using=connection.alias):
+        inserted = sql.fetch(connection, sql.COMPLETE, values)
+        if not inserted:
+            return None
+        sql.execute(connection, sql.END_RUN, [outcome, key])
+    return {
+        "completion_id": inserted[0][0],
+        "run_id": run_id,
+        "workflow_name": workflow_name,
+        "outcome": outcome,
+        "failed_steps": failed_steps,
+        "total_count": total,
+    }
+
+
+def _outcome(*, was_cancelled: bool, failed_sinks: bool) -> str:
+    if was_cancelled:
+        return WorkflowOutcome.CANCELLED.value
+    return WorkflowOutcome.FAILED.value if failed_sinks else WorkflowOutcome.COMPLETED.value

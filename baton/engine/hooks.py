@@ -1,0 +1,57 @@
+"""Hooks of steps that a failed dependency cancelled: taken by a conditional UPDATE, so that each is called once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from baton.context import StepContext
+from baton.engine import statements as sql
+from baton.engine.cascade import Fall
+from baton.engine.timer import Timer, TimeIsUp
+from baton.exceptions import BatonError
+from baton.models import WorkflowNode
+from baton.registry import find_step
+from baton.results import DependencyResults
+
+logger = logging.getLogger("baton.engine")
+
+
+def call_hooks(connection: BaseDatabaseWrapper, falls: Iterable[Fall]) -> None:
+    """Call the hooks that are due; an error in one is logged and changes nothing."""
+    for fall in falls:
+        if fall.hook and sql.execute(connection, sql.TAKE_HOOK, [fall.node_id, fall.hook]):
+            _call(connection, fall)
+
+
+def _call(connection: BaseDatabaseWrapper, fall: Fall) -> None:
+    node = WorkflowNode.objects.using(connection.alias).select_related("run").get(pk=fall.node_id)
+    timer = Timer(node.timeout)
+    try:
+        hook = find_step(node.step, module=node.options.get("module", "")).hooks[fall.hook]
+        with timer:
+            hook(_context(node), fall.reason)
+    except TimeIsUp:
+        logger.error(
+            "The hook of step %r for a %s dependency took longer than %s s.", node.name, fall.hook, node.timeout
+        )  # noqa: TRY400 - where it was torn is no help
+    except (KeyError, BatonError) as exc:
+        logger.error("The hook of step %r for a %s dependency is gone: %s", node.name, fall.hook, exc)  # noqa: TRY400
+    except (Exception, SystemExit):
+        logger.exception("The hook of step %r for a %s dependency raised.", node.name, fall.hook)
+    finally:
+        timer.disarm()
+
+
+def _context(node: WorkflowNode) -> StepContext:
+    return StepContext(
+        workflow_id=node.run_id,
+        workflow_name=node.run.name,
+        step_name=node.name,
+        attempt=node.attempt,
+        max_attempts=node.max_attempts,
+        args=node.args,
+        results=DependencyResults.of(node),
+    )

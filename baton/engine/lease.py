@@ -1,0 +1,93 @@
+"""The heartbeat: one sleeping thread per process renews the leases of steps that run for long."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from dataclasses import dataclass, field
+
+from django.db import connections
+
+from baton.conf import get_settings
+from baton.engine import statements as sql
+from baton.engine.gate import Claim
+
+logger = logging.getLogger("baton.engine")
+
+
+@dataclass(slots=True, eq=False)
+class Holding:
+    """A step that this process is running."""
+
+    claim: Claim
+    ends_at: float | None
+    """When renewing stops, by the monotonic clock: a hung step must not live for ever."""
+    renewed_at: float = field(default_factory=time.monotonic)
+    lost: bool = False
+    """True once the row is no longer ours."""
+
+
+class Heartbeat:
+    """Keeps the leases of what this process runs, and none beyond the step's timeout and a grace.
+
+    The thread starts with the first step, after the worker was forked, and sleeps while every step is short.
+    """
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def hold(self, claim: Claim, *, timeout: float | None) -> Holding:
+        """Begin to keep a step's lease."""
+        if self._pid != os.getpid():
+            self._reset()
+        ends_at = None if timeout is None else time.monotonic() + timeout + get_settings().timeout_grace_seconds
+        holding = Holding(claim, ends_at)
+        with self._lock:
+            self._held[id(holding)] = holding
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="baton-heartbeat", daemon=True)
+                self._thread.start()
+        return holding
+
+    def release(self, holding: Holding) -> None:
+        """Stop keeping it."""
+        with self._lock:
+            self._held.pop(id(holding), None)
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._held: dict[int, Holding] = {}
+        self._thread: threading.Thread | None = None
+
+    def _run(self) -> None:
+        while True:
+            interval = get_settings().heartbeat_interval
+            time.sleep(min(interval, 1.0))
+            now = time.monotonic()
+            with self._lock:
+                aged = [each for each in self._held.values() if now - each.renewed_at >= interval and not each.lost]
+            for holding in aged:
+                if holding.ends_at is None or now < holding.ends_at:
+                    self._renew(holding)
+            if not aged:
+                # The connection serves long steps only; an idle process gives it back.
+                connections[get_settings().database].close()
+
+    def _renew(self, holding: Holding) -> None:
+        settings = get_settings()
+        connection = connections[settings.database]
+        claim = holding.claim
+        try:
+            renewed = sql.execute(connection, sql.RENEW, [settings.lease_seconds, claim.node_id, claim.fence])
+        except Exception:
+            logger.exception("The lease of step %r (node %s) could not be renewed.", claim.name, claim.node_id)
+            connection.close()
+            return
+        holding.renewed_at = time.monotonic()
+        holding.lost = not renewed
+
+
+heartbeat = Heartbeat()

@@ -1,0 +1,226 @@
+"""The loop of a bell: claim, run, settle and take the next, until nothing is ready or the time is used up."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import cast
+
+from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils import timezone
+
+from baton import q2
+from baton.conf import get_settings
+from baton.engine.body import Execution, error_message
+from baton.engine.finish import finish
+from baton.engine.gate import Claim, claim_next, is_ready, next_due, ready_due, worker_name
+from baton.engine.hooks import call_hooks
+from baton.engine.lease import Holding, heartbeat
+from baton.engine.options import options_of
+from baton.engine.settle import Settled, Verdict, settle
+from baton.engine.transitions import Transition, announce
+from baton.exceptions import UnknownStepError
+from baton.models import QueueSighting
+from baton.registry import find_step
+from baton.results import Row
+from baton.states import AttemptOutcome, StepState
+from baton.values import decode
+
+logger = logging.getLogger("baton.engine")
+
+_SETTLE_PAUSES = (0.05, 0.2, 0.5, 1.0, 2.0, 3.0)
+"""Seconds between tries to write a settle while the database is away; in all well below a lease."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A claim, and the results that are already at hand for it."""
+
+    claim: Claim
+    rows: dict[str, Row] | None = None
+
+
+def answer_bell(queue: str) -> None:
+    """Run the steps of a queue that are ready. This is what every bell calls.
+
+    Nothing escapes: django-q2 acknowledges the bell whatever happened, and what was left undone the sweep finds.
+    """
+    try:
+        _answer(queue)
+    except Exception:
+        logger.exception("A bell of queue %r ended early; the sweep will mend what it left.", queue)
+        connections[get_settings().database].close()
+
+
+def answer_roll_call(queue: str) -> None:
+    """Sign that this host serves the queue."""
+    try:
+        QueueSighting.objects.using(get_settings().database).update_or_create(
+            queue=queue, host=socket.gethostname(), defaults={"worker": worker_name(), "seen_at": timezone.now()}
+        )
+    except Exception:
+        logger.exception("The roll call of queue %r could not be answered.", queue)
+
+
+def execute(connection: BaseDatabaseWrapper, held: Held, *, take_next: bool) -> Held | None:
+    """Run one claimed step to its settle, and do what follows from it.
+
+    Args:
+        connection: To Baton's database.
+        held: The claimed step.
+        take_next: Whether to claim another in the settling transaction.
+
+    Returns:
+        The next step, if one was taken.
+    """
+    claim = held.claim
+    holding = heartbeat.hold(claim, timeout=claim.timeout)
+    try:
+        verdict, settled = _run_and_settle(connection, held, holding, take_next=take_next)
+    finally:
+        heartbeat.release(holding)
+    announce(settled.transitions)
+    call_hooks(connection, settled.falls)
+    if settled.asks_finish:
+        finish(connection, claim.run_id)
+    return _next(settled, claim, verdict)
+
+
+def _answer(queue: str) -> None:
+    connection = database()
+    worker = worker_name()
+    ends_at = time.monotonic() + get_settings().bell_seconds
+    ready_due(connection, queue)
+    first = claim_next(connection, queue, worker=worker)
+    if first is None:
+        _ring_for_due(connection, queue)
+        return
+    announce([Transition.executing(first)])
+    # A bell passes on at most one bell. It is passed on at once, so that a wide burst wakes worker after worker, on
+    # any number of hosts; whoever takes it finds nothing, or passes on another.
+    passed_on = _pass_on(connection, queue)
+    held: Held | None = Held(claim=first)
+    while held is not None:
+        goes_on = time.monotonic() < ends_at
+        held = execute(connection, held, take_next=goes_on)
+        if not goes_on:
+            break
+    else:
+        _ring_for_due(connection, queue)
+        return
+    if not passed_on:
+        _pass_on(connection, queue)
+
+
+def _pass_on(connection: BaseDatabaseWrapper, queue: str) -> bool:
+    if not is_ready(connection, queue):
+        return False
+    q2.ring({queue: 1}, using=connection.alias)
+    return True
+
+
+def _ring_for_due(connection: BaseDatabaseWrapper, queue: str) -> None:
+    """Ring for the next due time: the bell that was rung for it may have been answered too early."""
+    if not q2.can_delay(connection.alias):
+        return
+    moment = next_due(connection, queue)
+    if moment is not None:
+        q2.ring_at(queue, max(0.0, (moment - datetime.now(UTC)).total_seconds()), using=connection.alias)
+
+
+def _run_and_settle(
+    connection: BaseDatabaseWrapper, held: Held, holding: Holding, *, take_next: bool
+) -> tuple[Verdict, Settled]:
+    claim = held.claim
+    if not claim.is_whole:
+        verdict = _refused(StepState.CANCELLED, "the row of a dependency is gone")
+        return verdict, _settle(connection, claim, verdict, take_next=take_next)
+    options_text = claim.options
+    try:
+        step = find_step(claim.step, module=decode(options_text).get("module", "") if options_text != "{}" else "")
+        options = options_of(step, options_text)
+    except UnknownStepError as exc:
+        verdict = _refused(StepState.DISCARDED, str(exc))
+        return verdict, _settle(connection, claim, verdict, take_next=take_next)
+    execution = Execution(connection, claim, step, options, holding=holding, rows=held.rows)
+    if options.atomic:
+        return _run_atomic(connection, execution, take_next=take_next)
+    verdict = execution.run()
+    _mend(connection)
+    return verdict, _settle(connection, claim, verdict, take_next=take_next)
+
+
+def _run_atomic(connection: BaseDatabaseWrapper, execution: Execution, *, take_next: bool) -> tuple[Verdict, Settled]:
+    """Run a body inside the transaction that settles it: what it wrote is kept with its result, or not at all."""
+    claim = execution.claim
+    verdict: Verdict | None = None
+    try:
+        with transaction.atomic(using=connection.alias):
+            verdict = execution.run()
+            if execution.raised:
+                raise _Undo
+            settled = settle(connection, claim, verdict, take_next=take_next)
+            if settled.is_stale:
+                raise _Undo
+        return verdict, settled
+    except _Undo:
+        pass
+    except (DatabaseError, InterfaceError) as exc:
+        if verdict is None:
+            verdict = _refused(StepState.DISCARDED, error_message(exc))
+        verdict = execution.failed_to_commit(exc, verdict)
+    assert verdict is not None  # noqa: S101 - raised only after it was set
+    return verdict, _settle(connection, claim, verdict, take_next=take_next)
+
+
+class _Undo(Exception):  # noqa: N818 - control flow
+    """Rolls a body back."""
+
+
+def _settle(connection: BaseDatabaseWrapper, claim: Claim, verdict: Verdict, *, take_next: bool) -> Settled:
+    """Settle, and try again while the database is away: the work is done and must not be done twice."""
+    for pause in _SETTLE_PAUSES:
+        try:
+            return settle(connection, claim, verdict, take_next=take_next)
+        except (OperationalError, InterfaceError):
+            if connection.in_atomic_block:
+                raise
+            logger.warning("Step %r could not be settled yet; trying again.", claim.name, exc_info=True)
+            connection.close()
+            time.sleep(pause)
+    return settle(connection, claim, verdict, take_next=take_next)
+
+
+def _next(settled: Settled, claim: Claim, verdict: Verdict) -> Held | None:
+    if settled.next is None:
+        return None
+    # The result of an only dependency that was settled here is at hand; any other is read after the claim, since an
+    # older snapshot would miss what a sibling stored.
+    follows = (
+        settled.next.n_deps == 1 and settled.next.run_id == claim.run_id and settled.next.node_id in settled.readied
+    )
+    rows: dict[str, Row] | None = None
+    if follows:
+        rows = {claim.name: (verdict.state.value, verdict.result is not None, verdict.result)}
+    return Held(claim=settled.next, rows=rows)
+
+
+def _refused(state: StepState, reason: str) -> Verdict:
+    outcome = AttemptOutcome.CANCELLED if state == StepState.CANCELLED else AttemptOutcome.DISCARDED
+    return Verdict(state=state, outcome=outcome, error=reason)
+
+
+def _mend(connection: BaseDatabaseWrapper) -> None:
+    """Leave no broken connection and no open transaction of a body behind."""
+    if connection.connection is not None and not connection.in_atomic_block:
+        if connection.errors_occurred or not connection.get_autocommit():
+            connection.close()
+
+
+def database() -> BaseDatabaseWrapper:
+    """The connection to Baton's database."""
+    return cast("BaseDatabaseWrapper", connections[get_settings().database])

@@ -1,0 +1,324 @@
+"""The hot path's SQL, named: the same statements on every database, each with its reason and its index.
+
+The words in angle brackets are the few that databases spell differently. ``<now>`` is the database's clock while the
+row is written, after any wait for a lock; ``<asof>`` is fixed for a statement, so that an index can be asked for it;
+``<later>`` takes one parameter, seconds from now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+_SQLITE_NOW = "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')"
+_SPELLINGS = {
+    "postgresql": {
+        "<now>": "clock_timestamp()",
+        "<asof>": "statement_timestamp()",
+        "<later>": "clock_timestamp() + make_interval(secs => %s)",
+        "<lock>": "FOR UPDATE",
+        "<skip locked>": "FOR UPDATE SKIP LOCKED",
+    },
+    # One writer at a time: a transaction that writes has every lock there is.
+    "sqlite": {
+        "<now>": _SQLITE_NOW,
+        "<asof>": _SQLITE_NOW,
+        "<later>": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', %s || ' seconds')",
+        "<lock>": "",
+        "<skip locked>": "",
+    },
+}
+
+
+@dataclass(slots=True, eq=False)
+class Statement:
+    """A statement of the hot path."""
+
+    template: str
+    _spelled: dict[str, str] = field(default_factory=dict)
+
+    def sql(self, vendor: str) -> str:
+        """The statement as this database spells it."""
+        try:
+            return self._spelled[vendor]
+        except KeyError:
+            text = self.template
+            for word, spelling in _SPELLINGS[vendor].items():
+                text = text.replace(word, spelling)
+            return self._spelled.setdefault(vendor, text)
+
+
+def fetch(connection: BaseDatabaseWrapper, statement: Statement, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Run a statement and return its rows."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement.sql(connection.vendor), params)
+        return cursor.fetchall()
+
+
+def execute(connection: BaseDatabaseWrapper, statement: Statement, params: Sequence[Any]) -> int:
+    """Run a statement and return how many rows it wrote."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement.sql(connection.vendor), params)
+        return int(cursor.rowcount)
+
+
+def execute_many(connection: BaseDatabaseWrapper, statement: Statement, params: Iterable[Sequence[Any]]) -> None:
+    """Run a statement once for each tuple of parameters."""
+    with connection.cursor() as cursor:
+        cursor.executemany(statement.sql(connection.vendor), params)
+
+
+def uuid_param(connection: BaseDatabaseWrapper, value: UUID) -> UUID | str:
+    """A run's id as this database stores it."""
+    return value if connection.features.has_native_uuid_field else value.hex
+
+
+def as_uuid(value: Any) -> UUID:
+    """A run's id as it came from a raw row."""
+    return value if isinstance(value, UUID) else UUID(value)
+
+
+def as_datetime(value: Any) -> datetime | None:
+    """A time as it came from a raw row."""
+    if value is None:
+        return None
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+# The claim ------------------------------------------------------------------------------------------------------
+
+_CLAIM = """
+    UPDATE baton_workflownode
+    SET state = 'executing', attempt = attempt + 1, fence = fence + 1, version = version + 1, worker = %s,
+        started_at = <now>, changed_at = <now>, lease_until = <later>, due_at = NULL,
+        queued_at = COALESCE(queued_at, due_at, <now>)
+    WHERE id = {choice}
+    RETURNING id, run_id, (SELECT r.name FROM baton_workflowrun r WHERE r.id = run_id), name, step, queue, priority,
+        attempt, max_attempts, fence, version, n_deps, n_out, timeout, args, refs, options, attempt_log, queued_at,
+        started_at, CASE WHEN n_deps = 0 THEN 0 ELSE (
+            SELECT count(*) FROM baton_workflowedge e JOIN baton_workflownode d ON d.id = e.dependency_id
+            WHERE e.node_id = baton_workflownode.id AND d.settled_at IS NOT NULL) END
+"""
+# The last column lets the gate see that every dependency is there and settled, whatever the counter says.
+
+_HEAD = """
+    SELECT id FROM baton_workflownode
+    WHERE queue = %s AND state = 'available'{above}
+    ORDER BY priority, id LIMIT 1 <skip locked>
+"""
+
+CLAIM_NEXT = Statement(_CLAIM.format(choice=f"({_HEAD.format(above='')}) AND state = 'available'"))
+"""Take the head of a queue. Index: baton_node_ready. Parameters: worker, lease, queue."""
+
+CLAIM_KEPT = Statement(
+    _CLAIM.format(choice=f"COALESCE(({_HEAD.format(above=' AND priority < %s')}), %s) AND state = 'available'")
+)
+"""Take a step that this transaction made ready, unless a more urgent one is ready.
+
+Parameters: worker, lease, queue, priority, id.
+"""
+
+CLAIM = Statement(
+    _CLAIM.format(
+        choice="%s AND remaining = 0 AND state IN ('available', 'snoozed', 'retryable') "
+        "AND (due_at IS NULL OR due_at <= <asof>)"
+    )
+)
+"""Take one step by its id, if it is ready or due. Parameters: worker, lease, id."""
+
+READY_DUE = Statement("""
+    UPDATE baton_workflownode
+    SET state = 'available', due_at = NULL, queued_at = <now>, changed_at = <now>, version = version + 1
+    WHERE id IN (
+        SELECT id FROM baton_workflownode WHERE queue = %s AND due_at IS NOT NULL AND due_at <= <asof>
+        ORDER BY id LIMIT 1000 <skip locked>)
+""")
+"""Make what is due ready. It skips what others hold, so that it never waits for a lock out of order.
+
+Index: baton_node_due. Parameters: queue.
+"""
+
+IS_READY = Statement("SELECT 1 FROM baton_workflownode WHERE queue = %s AND state = 'available' LIMIT 1")
+"""Is anything ready? Index: baton_node_ready."""
+
+NEXT_DUE = Statement("""
+    SELECT due_at FROM baton_workflownode WHERE queue = %s AND due_at IS NOT NULL ORDER BY due_at LIMIT 1
+""")
+"""When is the next step due? Index: baton_node_due."""
+
+# Settle ---------------------------------------------------------------------------------------------------------
+
+LOCK_DEPENDENTS = Statement("""
+    SELECT id, state, fence, remaining, queue, priority, COALESCE(not_before > <asof>, FALSE), not_before
+    FROM baton_workflownode
+    WHERE id IN (SELECT %s UNION ALL SELECT node_id FROM baton_workflowedge WHERE dependency_id = %s)
+    ORDER BY id <lock>
+""")
+"""Lock a step and its dependents in one ascending pass: any other order deadlocks between wide layers.
+
+No condition on the state: see the indexes of the node. Index: baton_edge_dependents. Parameters: id, id.
+"""
+
+SETTLE = Statement("""
+    UPDATE baton_workflownode
+    SET state = %s, has_result = %s, result_json = %s, error = %s, attempt_log = %s, settled_at = <now>,
+        changed_at = <now>, lease_until = NULL, due_at = NULL, hook_due = '', version = version + 1,
+        progress = COALESCE(%s, progress)
+    WHERE id = %s AND state = 'executing' AND fence = %s AND (NOT %s OR lease_until <= <asof>)
+    RETURNING version
+""")
+"""Settle an executing step, if the fence is still ours and, where that is asked, the lease has run out."""
+
+PUT_OFF = Statement("""
+    UPDATE baton_workflownode
+    SET state = %s, error = %s, attempt_log = %s, due_at = <later>, queued_at = NULL, changed_at = <now>,
+        lease_until = NULL, version = version + 1, attempt = attempt - %s, progress = COALESCE(%s, progress)
+    WHERE id = %s AND state = 'executing' AND fence = %s AND (NOT %s OR lease_until <= <asof>)
+    RETURNING version
+""")
+"""Give an executing step a due time, if the fence is still ours; a snooze gives its attempt back."""
+
+LOWER_DEPENDENTS = Statement("""
+    UPDATE baton_workflownode
+    SET remaining = remaining - 1,
+        state = CASE WHEN remaining > 1 THEN state WHEN not_before > <asof> THEN 'snoozed' ELSE 'available' END,
+        due_at = CASE WHEN remaining = 1 AND not_before > <asof> THEN not_before ELSE due_at END,
+        queued_at = CASE WHEN remaining = 1 THEN <now> ELSE queued_at END,
+        changed_at = CASE WHEN remaining = 1 THEN <now> ELSE changed_at END,
+        version = CASE WHEN remaining = 1 THEN version + 1 ELSE version END
+    WHERE id IN (SELECT node_id FROM baton_workflowedge WHERE dependency_id = %s) AND state = 'pending'
+""")
+"""Lower the counters of the dependents, which are locked, and make those at zero ready."""
+
+LOWER = Statement("""
+    UPDATE baton_workflownode
+    SET remaining = remaining - %s,
+        state = CASE WHEN remaining > %s THEN state WHEN not_before > <asof> THEN 'snoozed' ELSE 'available' END,
+        due_at = CASE WHEN remaining = %s AND not_before > <asof> THEN not_before ELSE due_at END,
+        queued_at = CASE WHEN remaining = %s THEN <now> ELSE queued_at END,
+        changed_at = <now>, version = version + 1
+    WHERE id = %s AND state = 'pending'
+""")
+"""The same for one step and a number of dependencies: what a cascade leaves alive."""
+
+# Failure --------------------------------------------------------------------------------------------------------
+
+_FALLEN = """
+    WITH RECURSIVE fallen(id) AS (
+        SELECT CAST(%s AS bigint) UNION SELECT e.node_id FROM fallen f JOIN baton_workflowedge e ON e.dependency_id = f.id)
+    SELECT id FROM fallen
+"""
+
+LOCK_DESCENDANTS = Statement(f"""
+    SELECT id, name, step, state, fence, version, attempt, remaining, queue, ignore_cancelled, ignore_discarded,
+        COALESCE(not_before > <asof>, FALSE), not_before
+    FROM baton_workflownode WHERE id IN ({_FALLEN}) ORDER BY id <lock>
+""")
+"""Lock a step and everything behind it in one ascending pass. Level by level would take rows out of order."""
+
+EDGES_AMONG_DESCENDANTS = Statement(f"""
+    SELECT dependency_id, node_id FROM baton_workflowedge WHERE dependency_id IN ({_FALLEN}) ORDER BY node_id
+""")
+
+CANCEL = Statement("""
+    UPDATE baton_workflownode
+    SET state = 'cancelled', error = %s, hook_due = %s, settled_at = <now>, changed_at = <now>, due_at = NULL,
+        lease_until = NULL, version = version + 1, fence = fence + 1
+    WHERE id = %s
+""")
+"""Cancel one step that is locked."""
+
+LOCK_UNSETTLED = Statement("""
+    SELECT id, name, step, state, version, attempt, attempt_log, worker, queued_at, started_at
+    FROM baton_workflownode WHERE run_id = %s AND settled_at IS NULL ORDER BY id <lock>
+""")
+"""Lock what is left of a run, in ascending order. Index: baton_node_unsettled."""
+
+CANCEL_UNSETTLED = Statement("""
+    UPDATE baton_workflownode
+    SET state = 'cancelled', error = %s, settled_at = <now>, changed_at = <now>, due_at = NULL, lease_until = NULL,
+        version = version + 1, fence = fence + 1
+    WHERE run_id = %s AND settled_at IS NULL
+""")
+
+LOG_EXECUTION = Statement("UPDATE baton_workflownode SET attempt_log = %s WHERE id = %s")
+
+CANCEL_RUN = Statement("""
+    UPDATE baton_workflowrun SET cancelled_at = <now>, cancel_reason = %s WHERE id = %s
+""")
+
+# Finish ---------------------------------------------------------------------------------------------------------
+
+ENDING = Statement("""
+    SELECT r.name, r.round, r.cancelled_at IS NOT NULL,
+        (SELECT count(*) FROM baton_workflownode n WHERE n.run_id = r.id),
+        EXISTS (SELECT 1 FROM baton_workflownode n WHERE n.run_id = r.id AND n.state <> 'completed')
+    FROM baton_workflowrun r
+    WHERE r.id = %s AND r.state = 'running'
+        AND NOT EXISTS (SELECT 1 FROM baton_workflownode n WHERE n.run_id = r.id AND n.settled_at IS NULL)
+""")
+"""How the run ended, if nothing of it is unsettled. Index for the question: baton_node_unsettled."""
+
+FAILED_STEPS = Statement("""
+    SELECT name, n_out FROM baton_workflownode WHERE run_id = %s AND state <> 'completed' ORDER BY id
+""")
+
+COMPLETE = Statement("""
+    INSERT INTO baton_completion
+        (run_id, round, outcome, failed_steps, failed_count, total_count, finished_at, announced_at)
+    VALUES (%s, %s, %s, %s, %s, %s, <now>, CASE WHEN %s THEN NULL ELSE <now> END)
+    ON CONFLICT DO NOTHING
+    RETURNING id
+""")
+"""One inserter a round, by the constraint baton_completion_once_a_round."""
+
+END_RUN = Statement("""
+    UPDATE baton_workflowrun SET state = %s, finished_at = <now> WHERE id = %s AND state = 'running'
+""")
+
+ANNOUNCED = Statement("UPDATE baton_completion SET announced_at = <now> WHERE id = %s")
+
+# Lease and progress ---------------------------------------------------------------------------------------------
+
+RENEW = Statement("""
+    UPDATE baton_workflownode SET lease_until = <later> WHERE id = %s AND fence = %s AND state = 'executing'
+""")
+
+HOLDS = Statement("SELECT 1 FROM baton_workflownode WHERE id = %s AND fence = %s AND state = 'executing'")
+
+PROGRESS = Statement("""
+    UPDATE baton_workflownode SET progress = %s, version = version + 1, changed_at = <now>
+    WHERE id = %s AND fence = %s AND state = 'executing'
+""")
+
+# Hooks ----------------------------------------------------------------------------------------------------------
+
+TAKE_HOOK = Statement("""
+    UPDATE baton_workflownode SET hook_due = '' WHERE id = %s AND hook_due = %s
+""")
+"""Whoever writes the row calls the hook."""
+
+# Insert ---------------------------------------------------------------------------------------------------------
+
+INSERT_RUN = Statement("""
+    INSERT INTO baton_workflowrun
+        (id, name, key, state, round, meta, debug, ignore_cancelled, ignore_discarded, inserted_at, cancel_reason)
+    VALUES (%s, %s, %s, 'running', 1, %s, %s, %s, %s, <now>, '')
+    ON CONFLICT DO NOTHING
+    RETURNING inserted_at
+""")
+"""Insert the run, unless its id is taken or an unsettled run holds its key."""
+
+TAKE_IDS = Statement("""
+    SELECT nextval(pg_get_serial_sequence('baton_workflownode', 'id')), clock_timestamp() FROM generate_series(1, %s)
+""")
+
+LAST_ID = Statement("""
+    SELECT COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'baton_workflownode'), 0), <now>
+""")

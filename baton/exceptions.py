@@ -1,0 +1,262 @@
+"""Every condition a caller of Baton can act on, one class each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+class BatonError(Exception):
+    """The root of Baton's errors. Never raised itself."""
+
+
+class GraphError(BatonError):
+    """Raised when a workflow's graph cannot be inserted.
+
+    Attributes:
+        problems: Every fault found, each an exception of its own.
+    """
+
+    def __init__(self, message: str = "", *, problems: Sequence[GraphError] = ()) -> None:
+        self.problems: list[GraphError] = list(problems) or [self]
+        super().__init__(message)
+
+    @classmethod
+    def of(cls, workflow_name: str, problems: Sequence[GraphError]) -> GraphError:
+        """Gather the faults of one workflow into the error that ``insert()`` raises."""
+        faults = "\n".join(f"- {problem}" for problem in problems)
+        return GraphError(
+            f"Workflow {workflow_name!r} cannot be inserted, nothing was written:\n{faults}", problems=problems
+        )
+
+
+class CycleError(GraphError):
+    """Raised when steps depend on each other in a circle.
+
+    Attributes:
+        cycle: The names around the circle, each once.
+    """
+
+    def __init__(self, cycle: Sequence[str]) -> None:
+        self.cycle = list(cycle)
+        path = " -> ".join([*self.cycle, self.cycle[0]])
+        super().__init__(f"Steps wait for each other in a circle: {path}. Remove one of these dependencies.")
+
+
+class UnknownDependencyError(GraphError):
+    """Raised when a step depends on a name that no step of the workflow has.
+
+    Attributes:
+        step: The step that was added.
+        dependency: The name nobody has.
+    """
+
+    def __init__(self, step: str, dependency: str) -> None:
+        self.step, self.dependency = step, dependency
+        super().__init__(
+            f"Step {step!r} depends on {dependency!r}, which is not in the workflow. Add it or correct the name."
+        )
+
+
+class SelfDependencyError(GraphError):
+    """Raised when a step depends on itself.
+
+    Attributes:
+        step: The step.
+    """
+
+    def __init__(self, step: str) -> None:
+        self.step = step
+        super().__init__(f"Step {step!r} depends on itself. Remove {step!r} from its dependencies.")
+
+
+class DuplicateStepError(GraphError):
+    """Raised when two steps of a workflow share a name.
+
+    Attributes:
+        step: The name used more than once.
+    """
+
+    def __init__(self, step: str) -> None:
+        self.step = step
+        super().__init__(f"Two steps are named {step!r}. Names are unique in a workflow: rename one.")
+
+
+class EmptyWorkflowError(GraphError):
+    """Raised when a workflow has no step."""
+
+    def __init__(self) -> None:
+        super().__init__("The workflow has no steps. Add at least one with add().")
+
+
+class UnimportableStepError(GraphError):
+    """Raised when no worker could ever find the function behind a step.
+
+    Attributes:
+        step: The name of the step in the workflow.
+        path: Where the function was defined.
+    """
+
+    def __init__(self, step: str, path: str) -> None:
+        self.step, self.path = step, path
+        super().__init__(
+            f"Step {step!r} runs {path!r}, which a worker cannot import. "
+            "Define the function at the top level of a module, best in an app's steps.py."
+        )
+
+
+class AtomicStepError(GraphError):
+    """Raised when a step cannot run inside the transaction that settles it.
+
+    Attributes:
+        step: The name of the step in the workflow.
+    """
+
+    def __init__(self, step: str, why: str) -> None:
+        self.step = step
+        super().__init__(f"Step {step!r} cannot be atomic: {why}")
+
+
+class WorkflowExistsError(BatonError):
+    """Raised when a workflow is inserted under an id that a run already has.
+
+    Attributes:
+        workflow_id: The id in question.
+    """
+
+    def __init__(self, workflow_id: object) -> None:
+        self.workflow_id = workflow_id
+        super().__init__(f"A run with the id {workflow_id} exists already. Leave out id= to be given a new one.")
+
+
+class KeyInUseError(BatonError):
+    """Raised when another unsettled run of the same name holds the key."""
+
+    def __init__(self, name: str, key: str) -> None:
+        self.name, self.key = name, key
+        super().__init__(f"Another unsettled run of {name!r} holds the key {key!r}. Wait for it or cancel it.")
+
+
+class ForeignTransactionError(BatonError):
+    """Raised when insert() stands inside a transaction on another database than Baton's."""
+
+    def __init__(self, alias: str, using: str) -> None:
+        self.alias, self.using = alias, using
+        super().__init__(
+            f"insert() was called inside atomic() on {alias!r}, but Baton's tables are in {using!r}: the run would stay "
+            "when that transaction rolls back. Insert on commit, or accept it with insert(standalone=True)."
+        )
+
+
+class RunNotSettledError(BatonError):
+    """Raised when a run must have ended for what was asked, and has not."""
+
+
+class WaitInTransactionError(BatonError):
+    """Raised when wait() is called inside the transaction that inserted the run, where it could never end."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "wait() was called inside a transaction: nothing runs before it commits. Call it after the atomic block."
+        )
+
+
+class ResultError(BatonError, LookupError):
+    """The base of what a lookup of a dependency's result can raise."""
+
+
+class NotADependencyError(ResultError):
+    """Raised when a body reads the result of a step it does not directly depend on."""
+
+    def __init__(self, step: str, name: str) -> None:
+        self.step, self.name = step, name
+        super().__init__(f"Step {step!r} does not depend on {name!r}. Add deps=[{name!r}] to read its result.")
+
+
+class StepNotFoundError(ResultError):
+    """Raised when a run has no step of that name."""
+
+    def __init__(self, name: str, *, run: object = None) -> None:
+        self.name = name
+        where = f"Run {run}" if run is not None else "The run"
+        super().__init__(f"{where} has no step named {name!r}.")
+
+
+class NoResultError(ResultError):
+    """Raised when a step has no stored result: it is not completed, or returned None."""
+
+    def __init__(self, name: str, state: str) -> None:
+        self.name, self.state = name, state
+        why = "returned nothing" if state == "completed" else f"is {state}"
+        super().__init__(f"Step {name!r} has no result: it {why}.")
+
+
+class ReferencePathError(ResultError):
+    """Raised when a reference points at a part that the result does not have."""
+
+    def __init__(self, reference: str, detail: str) -> None:
+        self.reference = reference
+        super().__init__(f"{reference} is not there: {detail}")
+
+
+class NotStorableError(BatonError, TypeError):
+    """Raised when a value cannot be stored as JSON.
+
+    Attributes:
+        path: Where in the value the fault is, such as ``value["a"][2]``.
+        found: What was found there.
+    """
+
+    def __init__(self, path: str, found: str) -> None:
+        self.path, self.found = path, found
+        super().__init__(f"{path} is {found}")
+
+
+class ResultNotStorableError(BatonError):
+    """Raised in place of a step's result when that result cannot be stored.
+
+    Attributes:
+        step: The step whose body returned it.
+    """
+
+    def __init__(self, step: str, detail: str) -> None:
+        self.step = step
+        super().__init__(
+            f"The result of step {step!r} cannot be stored: {detail}. Return JSON values, or store it yourself "
+            "and return where it is."
+        )
+
+
+class StepTimeoutError(BatonError, TimeoutError):
+    """Raised, or recorded, when a body ran longer than its step's timeout.
+
+    Attributes:
+        timeout: The limit in seconds.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        super().__init__(f"timed out after {timeout:g} s")
+
+
+class UnknownStepError(BatonError):
+    """Raised when no code is registered under a step's name.
+
+    Attributes:
+        name: The registered name looked for.
+    """
+
+    def __init__(self, name: str, detail: str = "") -> None:
+        self.name = name
+        super().__init__(
+            f"No step is registered as {name!r}{': ' + detail if detail else ''}. It was renamed, removed, or its module "
+            "is not imported: keep the old name with @step(name=...), or move it to an app's steps.py."
+        )
+
+
+class DuplicateRegistrationError(BatonError):
+    """Raised by perform-time lookups when two functions claim one step name."""
+
+    def __init__(self, name: str, paths: Sequence[Any]) -> None:
+        self.name = name
+        super().__init__(f"Two steps are registered as {name!r}: {', '.join(map(str, paths))}. Give one another name=.")

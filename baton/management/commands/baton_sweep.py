@@ -1,0 +1,103 @@
+"""Mend what crashes and lost messages left: one pass, or one every few seconds."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import close_old_connections, connections
+
+from baton.sweep import SweepReport, check, sweep
+
+
+class Command(BaseCommand):
+    """``manage.py baton_sweep``."""
+
+    help = (
+        "Mend what crashes and lost messages left behind: steps of vanished workers, steps that are ready or due and "
+        "have no bell, waiters that nothing would wake, endings that nobody noted. One pass, unless --watch is given."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the options."""
+        parser.add_argument(
+            "--watch", action="store_true", help="stay, and make a pass every few seconds until SIGTERM"
+        )
+        parser.add_argument(
+            "--interval",
+            type=_seconds,
+            default=10.0,
+            help="seconds between two passes of --watch (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--check", action="store_true", help="do not mend: look for broken invariants, exit with 1 if there is one"
+        )
+        parser.add_argument(
+            "--json", action="store_true", dest="as_json", help="print JSON, with --watch a line a pass"
+        )
+
+    def handle(self, *args: Any, watch: bool, interval: float, check: bool, as_json: bool, **options: Any) -> None:
+        """Do what was asked."""
+        if check:
+            self._check(as_json=as_json)
+        elif watch:
+            self._watch(interval, as_json=as_json)
+        else:
+            report = sweep()
+            self._print(report, as_json=as_json)
+            if report.errors:
+                raise CommandError(_failures(report))
+
+    def _watch(self, interval: float, *, as_json: bool) -> None:
+        stop = threading.Event()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda *_: stop.set())
+        while not stop.is_set():
+            try:
+                report = sweep()
+            except Exception as exc:  # noqa: BLE001 - the database may be away for a while; the watch stays
+                self.stderr.write(f"This pass failed, the next follows in {interval:g} s: {exc}")
+                connections.close_all()
+            else:
+                if as_json or report.work or report.rung or report.errors:
+                    self._print(report, as_json=as_json)
+            close_old_connections()
+            stop.wait(interval)
+
+    def _check(self, *, as_json: bool) -> None:
+        broken = check()
+        if as_json:
+            self.stdout.write(json.dumps({"ok": not broken, "broken": broken}))
+        else:
+            self.stdout.write("\n".join(broken) or "Every invariant holds.")
+        if broken:
+            raise SystemExit(1)
+
+    def _print(self, report: SweepReport, *, as_json: bool) -> None:
+        if as_json:
+            self.stdout.write(json.dumps(report.as_dict()))
+        elif report.busy:
+            self.stdout.write("Another sweep is at work; nothing was done.")
+        else:
+            self.stdout.write(
+                f"rescued {report.rescued}, readied {report.readied}, mended {report.mended}, hooks {report.hooks}, "
+                f"finished {report.finished}, announced {report.announced}, rang {report.rung}; {report.seconds:.3f} s"
+            )
+        self.stdout.flush()
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 86_400:  # noqa: PLR2004 - a day
+        msg = f"{text} is not between 0 and 86400"
+        raise ValueError(msg)
+    return value
+
+
+def _failures(report: SweepReport) -> str:
+    parts = "; ".join(f"{name}: {error}" for name, error in report.errors.items())
+    return f"Parts of the sweep failed, the others ran: {parts}"

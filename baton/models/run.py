@@ -1,0 +1,181 @@
+"""Runs: one insertion of a workflow, from its first step to its ending."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections, models
+from django.utils.translation import gettext_lazy as _
+
+from baton.conf import get_settings
+from baton.exceptions import StepNotFoundError, WaitInTransactionError
+from baton.models.fields import JSONTextField
+from baton.states import SETTLED, RunState, StepState
+
+if TYPE_CHECKING:
+    from baton.models.node import WorkflowNode
+
+_POLL_SECONDS = (0.002, 0.1)
+
+
+class WorkflowRunQuerySet(models.QuerySet["WorkflowRun"]):
+    """Runs, asked for in words."""
+
+    def running(self) -> WorkflowRunQuerySet:
+        """Runs whose ending is not noted yet."""
+        return self.filter(state=RunState.RUNNING)
+
+    def settled(self) -> WorkflowRunQuerySet:
+        """Runs that have ended."""
+        return self.exclude(state=RunState.RUNNING)
+
+
+class WorkflowRun(models.Model):
+    """A workflow that was inserted."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(_("name"), max_length=255)
+    key = models.CharField(_("key"), max_length=255, null=True, blank=True)  # noqa: DJ001 - no key is not an empty key
+    state = models.CharField(_("state"), max_length=16, choices=RunState, default=RunState.RUNNING)
+    round = models.PositiveIntegerField(_("round"), default=1, help_text=_("Raised by each explicit re-run."))
+    meta = JSONTextField(_("meta"), default=dict, blank=True)
+    debug = models.BooleanField(_("debug"), default=False)
+    ignore_cancelled = models.BooleanField(_("ignores cancelled dependencies"), default=False)
+    ignore_discarded = models.BooleanField(_("ignores discarded dependencies"), default=False)
+    inserted_at = models.DateTimeField(_("inserted at"))
+    finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
+    cancelled_at = models.DateTimeField(_("cancelled at"), null=True, blank=True)
+    cancel_reason = models.TextField(_("reason of the cancel"), blank=True, default="")
+
+    objects = WorkflowRunQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("workflow run")
+        verbose_name_plural = _("workflow runs")
+        ordering = ("-inserted_at",)
+        constraints = [
+            models.UniqueConstraint(
+                fields=["name", "key"], condition=models.Q(state="running"), name="baton_run_key_while_running"
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["state", "inserted_at"], name="baton_run_list"),
+            models.Index(fields=["id"], condition=models.Q(state="running"), name="baton_run_running"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.id}"
+
+    @property
+    def is_settled(self) -> bool:
+        """True once the run's ending is noted."""
+        return self.state != RunState.RUNNING
+
+    @property
+    def steps(self) -> Steps:
+        """The steps by name, each read afresh when it is asked for."""
+        return Steps(self)
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        """How far the run is.
+
+        Returns:
+            ``total`` and ``settled`` (counts of steps) and ``states`` (a count for each state that occurs).
+        """
+        rows = self.nodes.order_by().values_list("state").annotate(models.Count("id"))
+        states = {str(StepState(state)): count for state, count in rows}
+        settled = sum(count for state, count in states.items() if state in SETTLED)
+        return {"total": sum(states.values()), "settled": settled, "states": states}
+
+    def wait(self, timeout: float | None = None) -> str:
+        """Block until the run is settled, and refresh it.
+
+        Args:
+            timeout: Seconds to wait at most; None waits as long as it takes.
+
+        Returns:
+            The outcome: ``completed``, ``failed`` or ``cancelled``.
+
+        Raises:
+            TimeoutError: The run was still running after ``timeout``.
+            WaitInTransactionError: Called inside a transaction, where nothing of the run can start.
+        """
+        started = time.monotonic()
+        while True:
+            self.refresh_from_db()
+            if self.is_settled:
+                return str(self.state)
+            if connections[self._state.db or get_settings().database].in_atomic_block:
+                raise WaitInTransactionError
+            waited = time.monotonic() - started
+            if timeout is not None and waited >= timeout:
+                progress = self.progress
+                msg = (
+                    f"Run {self.id} ({self.name}) is still running after {timeout:g} s: "
+                    f"{progress['settled']} of {progress['total']} steps are settled, {progress['states']}."
+                )
+                raise TimeoutError(msg)
+            pause = min(_POLL_SECONDS[1], max(_POLL_SECONDS[0], waited / 20))
+            time.sleep(pause if timeout is None else min(pause, timeout - waited))
+
+    def cancel(self, reason: str = "") -> bool:
+        """Settle everything unsettled as cancelled, at once.
+
+        A running body is told by ``ctx.is_cancelled``, and what it returns is dropped. Hooks are not called.
+
+        Args:
+            reason: Kept with the run and as the error of each step.
+
+        Returns:
+            Whether there was anything to cancel; False on a settled run, which stays as it is.
+        """
+        from baton.engine.cancel import cancel_run  # noqa: PLC0415 - the engine stands above the models
+
+        cancelled = cancel_run(self.pk, reason=reason)
+        self.refresh_from_db()
+        return cancelled
+
+
+class Steps(Mapping[str, "WorkflowNode"]):
+    """The nodes of a run by step name; nothing is kept between two look-ups."""
+
+    def __init__(self, run: WorkflowRun) -> None:
+        self._run = run
+
+    def __getitem__(self, name: str) -> WorkflowNode:
+        name = str(getattr(name, "value", name))
+        node = self._run.nodes.filter(name=name).first()
+        if node is None:
+            raise StepNotFoundError(name, run=self._run.pk)
+        return node
+
+    def __contains__(self, name: object) -> bool:
+        return self._run.nodes.filter(name=str(getattr(name, "value", name))).exists()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The node of that name, or the default."""
+        try:
+            return self[name]
+        except StepNotFoundError:
+            return default
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._run.nodes.order_by("id").values_list("name", flat=True))
+
+    def items(self) -> Any:
+        """Names and nodes in topological order, in one query."""
+        return {node.name: node for node in self._run.nodes.order_by("id")}.items()
+
+    def values(self) -> Any:
+        """Nodes in topological order, in one query."""
+        return {node.name: node for node in self._run.nodes.order_by("id")}.values()
+
+    def __len__(self) -> int:
+        return self._run.nodes.count()
+
+    def __repr__(self) -> str:
+        return f"<steps of run {self._run.pk}: {', '.join(self)}>"

@@ -1,0 +1,243 @@
+"""The only module that knows django-q2: ring bells, count those that wait, find who serves a queue."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from functools import lru_cache
+from multiprocessing import cpu_count, current_process
+from typing import Any
+from uuid import uuid4
+
+from django.conf import settings as django_settings
+from django.db import connections, transaction
+from django.utils import timezone
+from django_q.brokers import Broker, get_broker
+from django_q.conf import Conf
+from django_q.signing import BadSignature, SignedPackage
+
+from baton.conf import get_settings
+
+logger = logging.getLogger("baton.q2")
+
+DEFAULT_QUEUE = "default"
+BELL = "baton.engine.runner.answer_bell"
+ROLL_CALL = "baton.engine.runner.answer_roll_call"
+
+_COALESCE_SECONDS = 0.5
+_LOOK_AT_MOST = 200
+_INSERT_BELL = "INSERT INTO django_q_ormq (key, payload, lock) VALUES "
+_INSERT_BELL_ONCE = (
+    "INSERT INTO django_q_ormq (key, payload, lock) SELECT %s, %s, %s "
+    "WHERE NOT EXISTS (SELECT 1 FROM django_q_ormq WHERE key = %s AND payload = %s AND lock = %s)"
+)
+
+
+def ring(bells: Mapping[str, int], *, using: str) -> None:
+    """Ring bells for queues: now where they join the transaction, else when it commits.
+
+    Args:
+        bells: How many steps became ready in each queue; never more bells than the queue has workers are rung.
+        using: The database alias of the transaction that made the steps ready.
+    """
+    wanted = {queue: min(count, max_bells(queue)) for queue, count in bells.items() if count > 0}
+    if not wanted:
+        return
+    if _is_outbox(using):
+        now = timezone.now()
+        _insert_bells(
+            using, [(broker_key(queue), _payload(BELL, queue), now) for queue, n in wanted.items() for _ in range(n)]
+        )
+    else:
+        transaction.on_commit(lambda: _push(BELL, wanted), using=using, robust=True)
+
+
+def ring_at(queue: str, seconds: float, *, using: str) -> None:
+    """Ring one bell later, where the broker can; elsewhere the resident sweep rings for what is due.
+
+    Bells of one queue for the same half second are one bell.
+    """
+    if seconds <= 0.01:  # noqa: PLR2004 - shorter than any poll
+        ring({queue: 1}, using=using)
+    elif _is_outbox(using):
+        now = timezone.now()
+        ceiling = -(-(now.timestamp() + seconds) // _COALESCE_SECONDS) * _COALESCE_SECONDS
+        lock = timezone.datetime.fromtimestamp(ceiling, tz=now.tzinfo)  # type: ignore[attr-defined]
+        row = (broker_key(queue), _payload(BELL, queue), lock)
+        # A bell about to be taken may be answered before this transaction commits: it must not stand for ours.
+        if ceiling - now.timestamp() > 1.0:
+            _execute(using, _INSERT_BELL_ONCE, [*_adapted(using, row), *_adapted(using, row)])
+        else:
+            _insert_bells(using, [row])
+
+
+def can_delay(using: str) -> bool:
+    """True when this broker delivers a bell at a given time."""
+    return _is_outbox(using)
+
+
+def call_the_roll(queue: str, *, using: str) -> None:
+    """Ask whoever serves the queue to sign; skipped while something waits there, for then nobody is idle."""
+    try:
+        if _is_outbox(using):
+            if waiting_bells(queue) == 0:
+                _insert_bells(using, [(broker_key(queue), _payload(ROLL_CALL, queue), timezone.now())])
+        elif not _broker(queue).queue_size():
+            _push(ROLL_CALL, {queue: 1})
+    except Exception:
+        logger.exception("The roll of queue %r could not be called.", queue)
+
+
+def waiting_bells(queue: str) -> int:
+    """How many messages of Baton an idle worker of the queue could take now (counted up to 200)."""
+    if Conf.ORM and not Conf.BROKER_CLASS:
+        from django_q.models import OrmQ  # noqa: PLC0415 - models load after apps
+
+        rows = OrmQ.objects.using(Conf.ORM).filter(key=broker_key(queue), lock__lt=timezone.now())
+        return sum(map(_is_ours, rows.values_list("payload", flat=True)[:_LOOK_AT_MOST]))
+    broker = _broker(queue)
+    lrange = getattr(getattr(broker, "connection", None), "lrange", None)
+    if lrange is not None:
+        return sum(map(_is_ours, lrange(broker.list_key, 0, _LOOK_AT_MOST - 1)))
+    return int(broker.queue_size() or 0)
+
+
+def max_bells(queue: str) -> int:
+    """How many bells wake every worker of the queue on a host."""
+    configured = get_settings().max_bells
+    if configured is not None:
+        return configured
+    return int(cluster_settings(queue).get("workers") or cpu_count())
+
+
+def cluster_settings(queue: str) -> dict[str, Any]:
+    """``Q_CLUSTER`` as the cluster that serves the queue reads it."""
+    base = dict(getattr(django_settings, "Q_CLUSTER", {}))
+    alternatives = base.pop("ALT_CLUSTERS", None) or {}
+    own = alternatives.get(queue) if queue != DEFAULT_QUEUE and isinstance(alternatives, dict) else None
+    return base | (own if isinstance(own, dict) else {})
+
+
+def broker_key(queue: str) -> str:
+    """The broker's name for a queue.
+
+    ``Conf.CLUSTER_NAME`` is the name of this process's own cluster, so ``default`` is looked up in the settings.
+    """
+    if queue != DEFAULT_QUEUE:
+        return queue
+    configured = getattr(django_settings, "Q_CLUSTER", {})
+    return str(configured.get("cluster_name") or configured.get("name") or "default")
+
+
+def keep_schedule(*, function: str, seconds: float, queue: str, wanted: bool) -> None:
+    """Keep exactly one django-q2 schedule for a function, or none.
+
+    Args:
+        function: Dotted path of what it calls.
+        seconds: Its interval; django-q2 counts minutes, so it is rounded up to whole ones.
+        queue: Where it runs.
+        wanted: False removes it.
+    """
+    from django_q.models import Schedule  # noqa: PLC0415 - models load after apps
+
+    rows = Schedule.objects.filter(func=function).order_by("pk")
+    if not wanted:
+        rows.delete()
+        return
+    minutes = max(1, -(-int(seconds) // 60))
+    values = {
+        "name": "baton: sweep",
+        "schedule_type": Schedule.MINUTES,
+        "minutes": minutes,
+        "repeats": -1,
+        "cluster": None if queue == DEFAULT_QUEUE else queue,
+    }
+    kept = rows.first()
+    if kept is None:
+        Schedule.objects.create(func=function, next_run=timezone.now(), **values)
+        return
+    rows.exclude(pk=kept.pk).delete()
+    changed = [name for name, value in values.items() if getattr(kept, name) != value]
+    if changed:
+        for name in changed:
+            setattr(kept, name, values[name])
+        kept.save(update_fields=changed)
+
+
+def guard(seconds: float | None) -> None:
+    """Tell the cluster when to kill this worker as hung; None is never.
+
+    The guard lowers the number twice a second and strikes at exactly zero, hence whole seconds.
+    """
+    timer = getattr(current_process(), "timer", None)
+    if timer is not None:
+        timer.get_obj().value = -1.0 if seconds is None else float(-(-seconds // 1))
+
+
+def _is_outbox(using: str) -> bool:
+    return bool(Conf.ORM) and not Conf.BROKER_CLASS and Conf.ORM == using
+
+
+@lru_cache(maxsize=256)
+def _payload(function: str, queue: str) -> str:
+    """One signed message for each queue and process: it names no step, so it never changes."""
+    return SignedPackage.dumps(
+        {
+            "id": uuid4().hex,
+            "name": f"baton {function.rpartition('.')[2]}: {queue}"[:100],
+            "func": function,
+            "args": (queue,),
+            "kwargs": {},
+            "started": timezone.now(),
+            "save": False,
+            "cached": False,
+            "ack_failure": True,
+            "timeout": -1,
+        }
+    )
+
+
+def _is_ours(payload: str | bytes) -> bool:
+    try:
+        task = SignedPackage.loads(payload.decode() if isinstance(payload, bytes) else payload)
+    except (BadSignature, TypeError, ValueError, AttributeError, ImportError):
+        return False
+    return isinstance(task, dict) and task.get("func") in (BELL, ROLL_CALL)
+
+
+def _insert_bells(using: str, rows: list[tuple[str, str, Any]]) -> None:
+    values = [value for row in rows for value in _adapted(using, row)]
+    _execute(using, _INSERT_BELL + ", ".join(["(%s, %s, %s)"] * len(rows)), values)
+
+
+def _adapted(using: str, row: tuple[str, str, Any]) -> tuple[str, str, Any]:
+    key, payload, lock = row
+    return key, payload, connections[using].ops.adapt_datetimefield_value(lock)
+
+
+def _execute(using: str, sql: str, params: list[Any]) -> None:
+    with connections[using].cursor() as cursor:
+        cursor.execute(sql, params)
+
+
+def _push(function: str, bells: Mapping[str, int]) -> None:
+    """Enqueue outside any transaction; a bell that cannot be rung is left to the sweep."""
+    for queue, count in bells.items():
+        try:
+            broker = _broker(queue)
+            for _ in range(count):
+                broker.enqueue(_payload(function, queue))
+        except Exception:
+            logger.exception("No bell could be rung for queue %r; the sweep will.", queue)
+
+
+def _broker(queue: str) -> Broker:
+    return _brokers(os.getpid(), broker_key(queue))
+
+
+@lru_cache(maxsize=64)
+def _brokers(pid: int, key: str) -> Broker:  # noqa: ARG001 - a connection must not survive a fork
+    """django-q2 builds a broker, and on Redis a connection, for each call; one for each process is enough."""
+    return get_broker(key)

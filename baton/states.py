@@ -1,0 +1,70 @@
+"""The states of steps and runs, and which of them are final."""
+
+from __future__ import annotations
+
+from django.db.models import TextChoices
+from django.utils.translation import gettext_lazy as _
+
+
+class StepState(TextChoices):
+    """Where a step stands."""
+
+    PENDING = "pending", _("pending")
+    """Waits for a dependency."""
+    AVAILABLE = "available", _("available")
+    """Ready: the next worker that looks takes it."""
+    EXECUTING = "executing", _("executing")
+    """A worker holds it under a lease."""
+    SNOOZED = "snoozed", _("snoozed")
+    """Waits for a time, without having failed."""
+    RETRYABLE = "retryable", _("retryable")
+    """Failed, and waits for the due time of its next attempt."""
+    COMPLETED = "completed", _("completed")
+    """Settled: its body returned."""
+    DISCARDED = "discarded", _("discarded")
+    """Settled: it failed for good."""
+    CANCELLED = "cancelled", _("cancelled")
+    """Settled: it will not run, or its body said so."""
+
+    @property
+    def is_settled(self) -> bool:
+        """True when the step never changes again, except by an explicit re-run."""
+        return self in SETTLED
+
+
+SETTLED = frozenset({StepState.COMPLETED, StepState.DISCARDED, StepState.CANCELLED})
+FAILED = frozenset({StepState.DISCARDED, StepState.CANCELLED})
+WAITING = frozenset({StepState.PENDING, StepState.AVAILABLE, StepState.SNOOZED, StepState.RETRYABLE})
+
+
+class RunState(TextChoices):
+    """Where a run stands."""
+
+    RUNNING = "running", _("running")
+    """At least one step is unsettled, or the ending is not yet noted."""
+    COMPLETED = "completed", _("completed")
+    """Every step without dependents completed."""
+    FAILED = "failed", _("failed")
+    """A step without dependents did not complete."""
+    CANCELLED = "cancelled", _("cancelled")
+    """A person or program cancelled it while it ran."""
+
+
+class WorkflowOutcome(TextChoices):
+    """How a round of a run ended."""
+
+    COMPLETED = RunState.COMPLETED.value, _("completed")
+    FAILED = RunState.FAILED.value, _("failed")
+    CANCELLED = RunState.CANCELLED.value, _("cancelled")
+
+
+class AttemptOutcome(TextChoices):
+    """How one execution of a step ended."""
+
+    COMPLETED = "completed", _("completed")
+    FAILED = "failed", _("failed")
+    TIMED_OUT = "timed_out", _("timed out")
+    SNOOZED = "snoozed", _("snoozed")
+    DISCARDED = "discarded", _("discarded")
+    CANCELLED = "cancelled", _("cancelled")
+    WORKER_LOST = "worker_lost", _("worker lost")

@@ -1,0 +1,51 @@
+"""One sweeper at a time, over any number of hosts: a row with a lease."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from django.db import connections
+
+from baton.conf import get_settings
+from baton.engine import statements as sql
+from baton.engine.gate import worker_name
+
+LEASE_SECONDS = 60.0
+
+_FIRST = sql.Statement("INSERT INTO baton_sweeplease (id, holder, cursor) VALUES (1, '', 0) ON CONFLICT DO NOTHING")
+_TAKE = sql.Statement("""
+    UPDATE baton_sweeplease SET holder = %s, until = <later>
+    WHERE id = 1 AND (holder = '' OR holder = %s OR until IS NULL OR until <= <asof>)
+""")
+_GIVE_BACK = sql.Statement("""
+    UPDATE baton_sweeplease SET holder = '', until = NULL, swept_at = <now> WHERE id = 1 AND holder = %s
+""")
+
+
+class SweeperLease:
+    """Held for the time of a pass; a sweeper that died gives it up after a minute."""
+
+    def __init__(self) -> None:
+        self._holder = f"{worker_name()}:{uuid4().hex[:8]}"
+        self.is_ours = False
+
+    def __enter__(self) -> SweeperLease:
+        sql.execute(self._connection, _FIRST, [])
+        self.is_ours = self._take()
+        return self
+
+    def __exit__(self, *_exc_info: object) -> None:
+        if self.is_ours:
+            sql.execute(self._connection, _GIVE_BACK, [self._holder])
+
+    def renew(self) -> None:
+        """Hold it for another while."""
+        if self.is_ours:
+            self._take()
+
+    def _take(self) -> bool:
+        return sql.execute(self._connection, _TAKE, [self._holder, LEASE_SECONDS, self._holder]) > 0
+
+    @property
+    def _connection(self) -> sql.BaseDatabaseWrapper:
+        return connections[get_settings().database]

@@ -39,6 +39,16 @@ def forget(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
     _tell({"forget": process.pid})
 
 
+def watch_folder(folder: Path) -> None:
+    """See to it that a folder is gone when we are."""
+    _tell({"watch": str(folder), "folder": str(folder)})
+
+
+def forget_folder(folder: Path) -> None:
+    """Say that a watched folder has been removed."""
+    _tell({"forget": str(folder)})
+
+
 def end_groups(stop_signals: dict[int, int], *, grace_seconds: float = GRACE_SECONDS) -> None:
     """Stop groups with a signal to each leader, and kill whatever is left of them after the grace.
 
@@ -107,14 +117,14 @@ def _dismiss(watchdog: subprocess.Popen[str], owner: int) -> None:
 
 def _main() -> None:
     """Read what to watch until the pipe closes, then end it all, newest first."""
-    watched: dict[int, dict[str, object]] = {}
+    watched: dict[int | str, dict[str, object]] = {}
     for line in sys.stdin:
         message = json.loads(line)
         if "watch" in message:
             watched[message["watch"]] = message
         else:
             watched.pop(message["forget"], None)
-    end_groups({pid: int(str(message["signal"])) for pid, message in reversed(watched.items())})
+    end_groups({key: int(str(watched[key]["signal"])) for key in reversed(watched) if isinstance(key, int)})
     for message in watched.values():
         if message["folder"]:
             shutil.rmtree(str(message["folder"]), ignore_errors=True)

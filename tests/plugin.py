@@ -1,31 +1,37 @@
-"""The pytest plugin that brings the servers a run asks for, before Django reads its settings."""
+"""The pytest plugin that brings the servers and the folder of a run, before Django reads its settings."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import tempfile
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
+from scripts import watchdog
 from scripts.services import DATABASE_URL, REDIS_URL, postgres, valkey
 
-_servers = contextlib.ExitStack()
+_brought = contextlib.ExitStack()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests() -> Generator[None]:
     """Start what is wanted and not there, and say where it is as the environment would have."""
+    if "BATON_TEST_FOLDER" not in os.environ:
+        os.environ["BATON_TEST_FOLDER"] = str(_brought.enter_context(_folder()))
     if os.environ.get("BATON_TEST_DB") == "postgres":
-        os.environ[DATABASE_URL] = _servers.enter_context(postgres()).url
+        os.environ[DATABASE_URL] = _brought.enter_context(postgres()).url
     if os.environ.get("BATON_TEST_BROKER") == "redis":
-        os.environ[REDIS_URL] = _servers.enter_context(valkey()).url
+        os.environ[REDIS_URL] = _brought.enter_context(valkey()).url
     return (yield)
 
 
 def pytest_unconfigure() -> None:
     """Stop what was started."""
-    _servers.close()
+    _brought.close()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -35,3 +41,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs PostgreSQL")
     if any(item.iter_markers("sqlite")) and database != "sqlite":
         pytest.skip("needs SQLite")
+
+
+@contextlib.contextmanager
+def _folder() -> Generator[Path]:
+    """Make a folder for this run's database files, gone also when pytest is killed."""
+    folder = Path(tempfile.mkdtemp(prefix="baton-tests-"))
+    watchdog.watch_folder(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        watchdog.forget_folder(folder)

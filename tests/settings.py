@@ -20,17 +20,17 @@ DB_NAME = os.environ.get("BATON_TEST_DB_NAME", "")
 
 
 def _sqlite() -> dict[str, Any]:
-    # A file, never memory: a cluster in a process of its own opens it too.
-    test_name = str(Path(tempfile.gettempdir()) / f"baton-test-{os.getpid()}.sqlite3")
+    # The tests' is a file, never memory: a cluster in a process of its own opens it too.
+    folder = Path(os.environ.get("BATON_TEST_FOLDER", tempfile.gettempdir()))
     return {
         "ENGINE": "django.db.backends.sqlite3",
-        "NAME": DB_NAME or f"{test_name}.not-the-test-database",
+        "NAME": DB_NAME or ":memory:",
         "OPTIONS": {
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
             "timeout": 20,
             "transaction_mode": "IMMEDIATE",
         },
-        "TEST": {"NAME": test_name},
+        "TEST": {"NAME": str(folder / "test.sqlite3")},
     }
 
 

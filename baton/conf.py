@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from functools import cache
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeGuard, get_args, get_type_hints
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
@@ -57,7 +57,7 @@ class Settings:
     database: str = "default"
     """The alias of the database that holds Baton's tables (default ``"default"``)."""
     lease_seconds: float = _seconds(15.0, above=0)
-    """How long a worker holds a step without a sign of life before the sweep takes it away, in seconds (default 15.0)."""
+    """How long a worker without a sign of life keeps a step before the sweep takes it, in seconds (default 15.0)."""
     heartbeat_seconds: float | None = _seconds(None, above=0)
     """How often the lease of a running step is renewed, in seconds (default ``None``: a third of the lease)."""
     timeout_grace_seconds: float = _seconds(5.0, least=0)
@@ -76,6 +76,8 @@ class Settings:
     """The interval of that schedule, in seconds (default 60.0)."""
     sweep_queue: str = "default"
     """The queue in which that schedule runs the sweep (default ``"default"``)."""
+    sweep_resident: bool = False
+    """Whether you keep ``baton_sweep --watch`` running; Baton's checks take your word, a bool (default ``False``)."""
 
     @property
     def heartbeat_interval(self) -> float:
@@ -114,7 +116,7 @@ def find_faults(configured: object) -> list[SettingFault]:
     if not isinstance(configured, dict):
         return [
             SettingFault(
-                problem=f"The setting BATON is {_shown(configured)}.",
+                problem=f"The setting BATON is {shown(configured)}.",
                 fix="Make it a dict of Baton's settings, or remove it to use the defaults.",
             )
         ]
@@ -139,7 +141,7 @@ def _faulty_keys(configured: dict[Any, Any]) -> Iterator[SettingFault]:
         # Spelling in lower case is the likeliest slip, and difflib counts every letter of it as different.
         close = get_close_matches(str(key).upper(), known, n=1) if isinstance(key, str) else []
         yield SettingFault(
-            problem=f"BATON[{_shown_plainly(key)}] is not a setting of Baton.",
+            problem=f"BATON[{shown_plainly(key)}] is not a setting of Baton.",
             fix=f"Did you mean {close[0]!r}?" if close else f"Remove it. The settings are: {', '.join(sorted(known))}.",
         )
 
@@ -153,7 +155,7 @@ def _faulty_values(configured: dict[Any, Any]) -> Iterator[SettingFault]:
         bounds = item.metadata.get("bounds", Bounds())
         if not _fits(configured[key], hints[item.name], bounds):
             yield SettingFault(
-                problem=f"BATON[{key!r}] is {_shown(configured[key])}.",
+                problem=f"BATON[{key!r}] is {shown(configured[key])}.",
                 fix=f"It must be {_wanted(hints[item.name], bounds)}.",
             )
 
@@ -161,7 +163,7 @@ def _faulty_values(configured: dict[Any, Any]) -> Iterator[SettingFault]:
 def _slow_heartbeat(configured: dict[Any, Any]) -> Iterator[SettingFault]:
     lease = configured.get("LEASE_SECONDS", Settings().lease_seconds)
     heartbeat = configured.get("HEARTBEAT_SECONDS")
-    if _is_number(lease) and _is_number(heartbeat) and lease > 0 and heartbeat >= lease:
+    if is_number(lease) and is_number(heartbeat) and lease > 0 and heartbeat >= lease:
         yield SettingFault(
             problem=f"BATON['HEARTBEAT_SECONDS'] is {heartbeat!r} while the lease is {lease!r} seconds long.",
             fix="It must be smaller than BATON['LEASE_SECONDS'], best a third of it: "
@@ -177,7 +179,7 @@ def _fits(value: object, hint: Any, bounds: Bounds) -> bool:
         return str in kinds and value != ""
     if isinstance(value, int | float):
         suits = float in kinds or (int in kinds and isinstance(value, int))
-        return suits and _is_number(value) and bounds.admit(value)
+        return suits and is_number(value) and bounds.admit(value)
     return False
 
 
@@ -185,7 +187,7 @@ def _kinds(hint: Any) -> tuple[type, ...]:
     return get_args(hint) or (hint,)
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """True for a finite number that a float can hold; a bool is not a number here."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
@@ -207,14 +209,14 @@ def _wanted(hint: Any, bounds: Bounds) -> str:
     return f"None or {wanted}" if NoneType in _kinds(hint) else wanted
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """Show a value with its type, as short as a message needs it."""
     if value is None or isinstance(value, bool):
         return repr(value)
-    return f"{_shown_plainly(value)} ({type(value).__name__})"
+    return f"{shown_plainly(value)} ({type(value).__name__})"
 
 
-def _shown_plainly(value: object, limit: int = 80) -> str:
+def shown_plainly(value: object, limit: int = 80) -> str:
     try:
         text = repr(value)
     except Exception:  # noqa: BLE001 - a settings file may hold anything, also what cannot show itself

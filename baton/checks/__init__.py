@@ -1,0 +1,7 @@
+"""System checks: what in a project would lose, repeat or delay work. Importing this registers them."""
+
+from __future__ import annotations
+
+from baton.checks import brokers, clusters, databases, project, steps
+
+__all__ = ["brokers", "clusters", "databases", "project", "steps"]

@@ -71,7 +71,7 @@ def make_environment() -> None:
     say(f"Making .venv with Python {sys.version.split()[0]}")
     if uv := shutil.which("uv"):
         command = [uv, "venv", "--quiet", "--clear", "--python", base_python(), str(VENV)]
-        if subprocess.run(command, check=False).returncode == 0:
+        if subprocess.run(command, check=False).returncode == 0 and runs(PYTHON):
             return
     if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"

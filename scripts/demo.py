@@ -298,6 +298,8 @@ class Stage:
 
     def __enter__(self) -> Self:
         self.folder = Path(tempfile.mkdtemp(prefix="baton-demo-"))
+        watchdog.watch_folder(self.folder)
+        self._cleanup.callback(watchdog.forget_folder, self.folder)
         self._cleanup.callback(shutil.rmtree, self.folder, ignore_errors=True)
         return self
 
@@ -311,7 +313,7 @@ class Stage:
         """Start a management command as a process group of its own."""
         self.stop.check()
         process = Process(command, args, log=self.folder / f"{command}.log", environment=environment)
-        watchdog.watch(process.popen, stop_with=signal.SIGTERM, folder=self.folder)
+        watchdog.watch(process.popen, stop_with=signal.SIGTERM)
         self.processes.append(process)
         return process
 

@@ -56,7 +56,7 @@ def public_members(module: ModuleType) -> Iterator[tuple[str, Any]]:
     """Yield the classes and functions that a module offers, with their dotted names."""
     offered = getattr(module, "__all__", None) or sorted(name for name in vars(module) if not name.startswith("_"))
     for name in offered:
-        member = vars(module).get(name)
+        member = getattr(module, name, None)
         # What a module merely imports is described where it lives.
         if callable(member) and str(member.__module__).startswith(module.__name__):
             yield f"{module.__name__}.{name}", member

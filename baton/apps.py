@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 from django.utils.translation import gettext_lazy as _
 
 
@@ -21,3 +22,19 @@ class BatonConfig(AppConfig):
 
         connect_settings()
         autodiscover()
+        post_migrate.connect(keep_sweep_schedule, sender=self, dispatch_uid="baton.sweep_schedule")
+
+
+def keep_sweep_schedule(using: str, **_kwargs: object) -> None:
+    """Keep the sweep's django-q2 schedule as ``SWEEP_SCHEDULE`` says: one row, however often ``migrate`` runs."""
+    from baton.conf import get_settings  # noqa: PLC0415
+    from baton.q2 import keep_schedule  # noqa: PLC0415
+
+    settings = get_settings()
+    keep_schedule(
+        function="baton.sweep.scheduled_sweep",
+        seconds=settings.sweep_seconds,
+        queue=settings.sweep_queue,
+        wanted=settings.sweep_schedule,
+        using=using,
+    )

@@ -143,8 +143,8 @@ class ForeignTransactionError(BatonError):
     def __init__(self, alias: str, using: str) -> None:
         self.alias, self.using = alias, using
         super().__init__(
-            f"insert() was called inside atomic() on {alias!r}, but Baton's tables are in {using!r}: the run would stay "
-            "when that transaction rolls back. Insert on commit, or accept it with insert(standalone=True)."
+            f"insert() was called inside atomic() on {alias!r}, but Baton's tables are in {using!r}: the run would "
+            "stay when that transaction rolls back. Insert on commit, or accept it with insert(standalone=True)."
         )
 
 
@@ -249,8 +249,8 @@ class UnknownStepError(BatonError):
     def __init__(self, name: str, detail: str = "") -> None:
         self.name = name
         super().__init__(
-            f"No step is registered as {name!r}{': ' + detail if detail else ''}. It was renamed, removed, or its module "
-            "is not imported: keep the old name with @step(name=...), or move it to an app's steps.py."
+            f"No step is registered as {name!r}{': ' + detail if detail else ''}. It was renamed, removed, or its "
+            "module is not imported: keep the old name with @step(name=...), or move it to an app's steps.py."
         )
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from datetime import timedelta
 from functools import lru_cache
 from multiprocessing import cpu_count, current_process
 from typing import Any
 from uuid import uuid4
 
 from django.conf import settings as django_settings
-from django.db import connections, transaction
+from django.db import connections, router, transaction
 from django.utils import timezone
 from django_q.brokers import Broker, get_broker
 from django_q.conf import Conf
@@ -59,7 +58,7 @@ def ring_at(queue: str, seconds: float, *, using: str) -> None:
 
     Bells of one queue for the same half second are one bell.
     """
-    if seconds <= 0.01:  # noqa: PLR2004 - shorter than any poll
+    if seconds <= 0.01:
         ring({queue: 1}, using=using)
     elif _is_outbox(using):
         now = timezone.now()
@@ -131,7 +130,7 @@ def broker_key(queue: str) -> str:
     return str(configured.get("cluster_name") or configured.get("name") or "default")
 
 
-def keep_schedule(*, function: str, seconds: float, queue: str, wanted: bool) -> None:
+def keep_schedule(*, function: str, seconds: float, queue: str, wanted: bool, using: str) -> None:
     """Keep exactly one django-q2 schedule for a function, or none.
 
     Args:
@@ -139,10 +138,13 @@ def keep_schedule(*, function: str, seconds: float, queue: str, wanted: bool) ->
         seconds: Its interval; django-q2 counts minutes, so it is rounded up to whole ones.
         queue: Where it runs.
         wanted: False removes it.
+        using: The database being migrated; nothing is done unless the schedules live there.
     """
     from django_q.models import Schedule  # noqa: PLC0415 - models load after apps
 
-    rows = Schedule.objects.filter(func=function).order_by("pk")
+    if router.db_for_write(Schedule) != using or not _has_table(Schedule, using):
+        return
+    rows = Schedule.objects.using(using).filter(func=function).order_by("pk")
     if not wanted:
         rows.delete()
         return
@@ -152,11 +154,11 @@ def keep_schedule(*, function: str, seconds: float, queue: str, wanted: bool) ->
         "schedule_type": Schedule.MINUTES,
         "minutes": minutes,
         "repeats": -1,
-        "cluster": None if queue == DEFAULT_QUEUE else queue,
+        "cluster": broker_key(queue),
     }
     kept = rows.first()
     if kept is None:
-        Schedule.objects.create(func=function, next_run=timezone.now(), **values)
+        Schedule.objects.using(using).create(func=function, next_run=timezone.now(), **values)
         return
     rows.exclude(pk=kept.pk).delete()
     changed = [name for name, value in values.items() if getattr(kept, name) != value]
@@ -176,8 +178,12 @@ def guard(seconds: float | None) -> None:
         timer.get_obj().value = -1.0 if seconds is None else float(-(-seconds // 1))
 
 
+def _has_table(model: Any, using: str) -> bool:
+    return model._meta.db_table in connections[using].introspection.table_names()  # noqa: SLF001 - Django's own name
+
+
 def _is_outbox(using: str) -> bool:
-    return bool(Conf.ORM) and not Conf.BROKER_CLASS and Conf.ORM == using
+    return bool(Conf.ORM) and not Conf.BROKER_CLASS and using == Conf.ORM
 
 
 @lru_cache(maxsize=256)
@@ -201,7 +207,7 @@ def _payload(function: str, queue: str) -> str:
 
 def _is_ours(payload: str | bytes) -> bool:
     try:
-        task = SignedPackage.loads(payload.decode() if isinstance(payload, bytes) else payload)
+        task: Any = SignedPackage.loads(payload.decode() if isinstance(payload, bytes) else payload)
     except (BadSignature, TypeError, ValueError, AttributeError, ImportError):
         return False
     return isinstance(task, dict) and task.get("func") in (BELL, ROLL_CALL)
@@ -238,6 +244,6 @@ def _broker(queue: str) -> Broker:
 
 
 @lru_cache(maxsize=64)
-def _brokers(pid: int, key: str) -> Broker:  # noqa: ARG001 - a connection must not survive a fork
+def _brokers(pid: int, key: str) -> Broker:
     """django-q2 builds a broker, and on Redis a connection, for each call; one for each process is enough."""
     return get_broker(key)

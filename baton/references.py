@@ -40,14 +40,8 @@ class Reference:
     def __iter__(self) -> Iterator[Any]:
         raise self._misused("cannot be iterated")
 
-    def __len__(self) -> int:
-        raise self._misused("has no length")
-
     def __bool__(self) -> bool:
         raise self._misused("is neither true nor false")
-
-    def __contains__(self, item: object) -> bool:
-        raise self._misused("cannot be searched")
 
     def __str__(self) -> str:
         raise self._misused("cannot be put into a text")
@@ -167,7 +161,7 @@ def _fault(value: Any, key: str | int) -> str:
     if isinstance(value, dict) and isinstance(key, str):
         return "" if key in value else f"has no key {key!r}, only {_some(value)}"
     if isinstance(value, list) and isinstance(key, int):
-        return "" if -len(value) <= key < len(value) else f"has {len(value)} items, so none at {key}"
+        return "" if -len(value) <= key < len(value) else f"has no item {key}, its length is {len(value)}"
     if value is None:
         return "is None"
     kind = {dict: "a dict", list: "a list", str: "a text", bool: "a boolean"}.get(type(value), "a number")

@@ -93,7 +93,7 @@ class Step:
         except TypeError as exc:
             msg = f"Step {self.name!r} cannot be called so: {exc}. Its signature is {self.signature}."
             raise TypeError(msg) from exc
-        context, *parameters = self.signature.parameters.values()
+        _context, *parameters = self.signature.parameters.values()
         named: dict[str, Any] = {}
         for parameter in parameters:
             if parameter.name not in bound.arguments:
@@ -271,7 +271,8 @@ def _signature(function: Callable[..., Any], path: str) -> inspect.Signature:
     first = parameters[0] if parameters else None
     if first is None or first.kind not in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD):
         raise TypeError(
-            f"Step {path!r} takes no context: its first parameter is the StepContext, as in def {function.__name__}(ctx)."
+            f"Step {path!r} takes no context: its first parameter is the StepContext, as in "
+            f"def {function.__name__}(ctx)."
         )
     if any(parameter.kind is parameter.POSITIONAL_ONLY for parameter in parameters[1:]):
         raise TypeError(

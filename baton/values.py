@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -14,8 +14,9 @@ from operator import methodcaller
 from typing import Any
 from uuid import UUID
 
+from django.db.models import Model, QuerySet
 from django.utils.duration import duration_iso_string
-from django.utils.functional import Promise
+from django.utils.functional import LazyObject, Promise
 
 from baton.exceptions import NotStorableError
 
@@ -99,11 +100,11 @@ _encoder = json.JSONEncoder(check_circular=False, allow_nan=False, separators=("
 
 def _text_of_plain(value: Any, limit: int | None) -> str | None:
     """Encode in C what consists of nothing but plain types; None where that is not certain or fails."""
-    if sys.get_int_max_str_digits() != MAX_INT_DIGITS or not _is_plain(value, _max_containers(limit)):
+    if sys.get_int_max_str_digits() != MAX_INT_DIGITS:
         return None
     try:
-        return _encoder.encode(value)
-    except (_Refusal, TypeError, ValueError, RecursionError):
+        return _encoder.encode(value) if _is_plain(value, _max_containers(limit)) else None
+    except (_Refusal, TypeError, ValueError, RuntimeError):
         # The walk finds out where and why.
         return None
 
@@ -262,22 +263,27 @@ def _scalar(value: Any, kind: type) -> str | int | float:
     if issubclass(kind, str):
         return str.__str__(value)
     if issubclass(kind, float):
-        if not math.isfinite(value):
-            raise _Refusal(f"{float.__repr__(value)}, a float that JSON does not have")
-        return float.__float__(value)
-    if not -_TOO_LONG_INT < value < _TOO_LONG_INT:
+        number = float.__float__(value)
+        if not math.isfinite(number):
+            raise _Refusal(f"{number!r}, a float that JSON does not have")
+        return number
+    integer = int.__int__(value)
+    if not -_TOO_LONG_INT < integer < _TOO_LONG_INT:
         raise _Refusal(f"an int of more than {MAX_INT_DIGITS:,} digits")
-    return int.__int__(value)
+    return integer
 
 
 _MAX_PATH = 12
 
 # What to do instead, by type; the first that fits.
 _ADVICE: list[tuple[tuple[type, ...], str]] = [
+    ((LazyObject,), "give what is inside it"),
+    ((Model,), "give its primary key"),
     ((set, frozenset), "make it a list, sorted if its order matters"),
     ((bytes, bytearray, memoryview), "decode it to text, or store it elsewhere and give its name"),
     ((Awaitable,), "await it"),
-    ((Iterable,), "make it a list"),
+    ((Mapping,), "make it a dict"),
+    ((Iterator, Collection, QuerySet), "make it a list"),
 ]
 
 
@@ -286,8 +292,6 @@ def _unknown(value: Any, kind: type) -> str:
     if issubclass(kind, type):
         return f"the class {value.__qualname__}, which JSON cannot hold: give an instance or a name"
     advice = next((text for bases, text in _ADVICE if issubclass(kind, bases)), "")
-    if not advice and hasattr(kind, "_meta") and hasattr(kind, "pk"):
-        advice = "give its primary key"
     return f"of type {named}, which JSON cannot hold" + (f": {advice}" if advice else "")
 
 
@@ -301,5 +305,4 @@ def _max_containers(limit: int | None) -> int:
 
 
 def _too_long(found: str, limit: int | None) -> str:
-    allowed = f"at most {limit:,} characters are stored (MAX_RESULT_CHARS)" if limit is not None else ""
-    return f"{found}: {allowed}" if allowed else found
+    return found if limit is None else f"{found}: at most {limit:,} characters are stored (MAX_RESULT_CHARS)"

@@ -58,7 +58,7 @@ class Workflow:
         ValueError: A name is empty or too long, or ``id`` is no UUID.
     """
 
-    def __init__(  # noqa: PLR0913 - each is an option of its own, given by name
+    def __init__(
         self,
         name: Name,
         *,
@@ -90,7 +90,7 @@ class Workflow:
         """The names of the steps, in the order in which they were added."""
         return [added.name for added in self._added]
 
-    def add(  # noqa: PLR0913 - each is an option of its own, given by name
+    def add(
         self,
         name: Name,
         step: Step | BoundStep,
@@ -234,7 +234,8 @@ def _bound(step: Any, name: str) -> BoundStep:
 
 def _iterable(deps: Any, name: str) -> Sequence[Name]:
     if isinstance(deps, (str, Enum)) or not isinstance(deps, Iterable):
-        msg = f"add({name!r}): deps is {deps!r}. Give a list of names, as in deps=[{str(getattr(deps, 'value', deps))!r}]."
+        example = str(getattr(deps, "value", deps))
+        msg = f"add({name!r}): deps is {deps!r}. Give a list of names, as in deps=[{example!r}]."
         raise TypeError(msg)
     return list(deps)
 

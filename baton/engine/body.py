@@ -22,7 +22,7 @@ from baton.engine.backoff import backoff_seconds
 from baton.engine.gate import Claim
 from baton.engine.lease import Holding
 from baton.engine.settle import Verdict
-from baton.engine.timer import Timer, TimeIsUp
+from baton.engine.timer import TimeIsUp, Timer
 from baton.exceptions import (
     NotStorableError,
     ReferencePathError,
@@ -41,6 +41,9 @@ body_logger = logging.getLogger("baton.step")
 
 PROGRESS_SECONDS = 0.5
 """How often progress is written at most; the last is always written when the step settles."""
+
+BLOCKED_LOOP_SECONDS = 1.0
+"""How much later than its time-out an async body is torn by a signal, if it blocks its event loop."""
 
 
 class Execution:
@@ -69,7 +72,9 @@ class Execution:
     def run(self) -> Verdict:
         """Run the body and say what it came to."""
         started = time.monotonic()
-        timer = Timer(self.claim.timeout)
+        # In an event loop the body is cancelled by the loop; the signal is for code that blocks the loop.
+        limit = self.claim.timeout
+        timer = Timer(limit + BLOCKED_LOOP_SECONDS if limit and self.step.is_async else limit)
         try:
             returned = self._returned(timer)
         except KeyboardInterrupt:
@@ -130,9 +135,9 @@ class Execution:
 
         if self.connection.in_atomic_block:
             # Inside a test's transaction the body's queries must come back to this thread and its connection.
-            return async_to_sync(_limited)(body, timer)
+            return async_to_sync(_limited)(body, self.claim.timeout, timer)
         with timer:
-            return asyncio.run(body())
+            return asyncio.run(_limited(body, self.claim.timeout, timer))
 
     def _awaited_result(self, awaitable: Any) -> Any:
         async def body() -> Any:
@@ -238,7 +243,7 @@ class Execution:
 
     def _is_cancelled(self) -> bool:
         now = time.monotonic()
-        if self.holding.lost or self._touches_no_row() or now - self._asked_at < PROGRESS_SECONDS / 5:
+        if self.holding.lost or now - self._asked_at < PROGRESS_SECONDS / 5:
             return self.holding.lost
         self._asked_at = now
         claim = self.claim
@@ -247,8 +252,8 @@ class Execution:
         return self.holding.lost
 
     def _touches_no_row(self) -> bool:
-        """An atomic step's row stays untouched until it is settled: its transaction is the body's."""
-        return self.options.atomic
+        """Inside a transaction of the body its row stays untouched: the lock would hold up a heartbeat."""
+        return self.connection.in_atomic_block and self.connection.alias not in self._around
 
     def _with_database(self, work: Callable[[], Any]) -> Any:
         """A courtesy to the body that must not fail it."""
@@ -317,9 +322,9 @@ def _ended(state: StepState, outcome: AttemptOutcome, error: str, seconds: float
     return Verdict(state=state, outcome=outcome, error=storable_text(error), seconds=seconds, progress=progress)
 
 
-async def _limited(body: Callable[[], Any], timer: Timer) -> Any:
+async def _limited(body: Callable[[], Any], seconds: float | None, timer: Timer) -> Any:
     try:
-        async with asyncio.timeout(timer.seconds) as limit:
+        async with asyncio.timeout(seconds) as limit:
             return await body()
     except TimeoutError:
         timer.fired = limit.expired()
@@ -327,4 +332,4 @@ async def _limited(body: Callable[[], Any], timer: Timer) -> Any:
 
 
 def _db() -> BaseDatabaseWrapper:
-    return connections[get_settings().database]  # type: ignore[return-value]
+    return connections[get_settings().database]

@@ -11,6 +11,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from baton.conf import get_settings
 from baton.engine import statements as sql
+from baton.engine.body import storable_text
 from baton.engine.finish import finish, finish_within
 from baton.engine.settle import extended_log
 from baton.engine.transitions import Transition, announce
@@ -30,6 +31,7 @@ def cancel_run(run_id: UUID, *, reason: str = "") -> bool:
     """
     connection = connections[get_settings().database]
     key = sql.uuid_param(connection, run_id)
+    reason = storable_text(reason)
     message = reason or "the run was cancelled"
     with transaction.atomic(using=connection.alias):
         unsettled = sql.fetch(connection, sql.LOCK_UNSETTLED, [key])

@@ -13,6 +13,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from baton import q2
 from baton.engine import statements as sql
+from baton.engine.options import module_in
 from baton.engine.transitions import Transition
 from baton.exceptions import UnknownStepError
 from baton.registry import find_step
@@ -43,6 +44,7 @@ class _Node:
     id: int
     name: str
     step: str
+    options: str
     state: str
     fence: int
     version: int
@@ -95,12 +97,16 @@ def cascade(
 def _lock(connection: BaseDatabaseWrapper, node_id: int) -> dict[int, _Node]:
     nodes = {}
     for row in sql.fetch(connection, sql.LOCK_DESCENDANTS, [node_id]):
-        id_, name, step, state, fence, version, attempt, remaining, queue, cancelled, discarded, early, not_before = row
+        (
+            id_, name, step, options, state, fence, version, attempt, remaining, queue, cancelled, discarded, early,
+            not_before,
+        ) = row  # fmt: skip
         ignores = {flag for flag, is_set in (("cancelled", cancelled), ("discarded", discarded)) if is_set}
         nodes[id_] = _Node(
             id=id_,
             name=name,
             step=step,
+            options=options,
             state=state,
             fence=fence,
             version=version,
@@ -135,7 +141,7 @@ def _decide(
                 continue
             each.state = StepState.CANCELLED
             each.reason = f"dependency {cause.name!r} was {cause_state.value}"
-            each.cause = cause_state.value if has_hook(each.step, cause_state.value) else ""
+            each.cause = cause_state.value if has_hook(each.step, cause_state.value, options=each.options) else ""
             lowered.pop(each.id, None)
             fallen.append(each)
             failed.append((each, StepState.CANCELLED))
@@ -168,9 +174,9 @@ def _transition(node: _Node, workflow: tuple[UUID, str]) -> Transition:
     )
 
 
-def has_hook(step: str, state: str) -> bool:
+def has_hook(step: str, state: str, *, options: str) -> bool:
     """Whether a step has something to call when a dependency in that state cancels it."""
     try:
-        return state in find_step(step).hooks
+        return state in find_step(step, module=module_in(options)).hooks
     except UnknownStepError:
         return False

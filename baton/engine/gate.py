@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -40,8 +41,8 @@ class Claim:
     attempt_log: str
     queued_at: datetime | None
     started_at: datetime | None
-    n_settled_deps: int
     worker: str
+    n_settled_deps: int
 
     @property
     def is_whole(self) -> bool:
@@ -105,14 +106,12 @@ def _worker_name(pid: int) -> str:
     return f"{socket.gethostname()}:{pid}"
 
 
-def _claimed(connection: BaseDatabaseWrapper, statement: sql.Statement, worker: str, choice: list[Any]) -> Claim | None:
-    rows = sql.fetch(connection, statement, [worker, get_settings().lease_seconds, *choice])
-    if not rows:
-        return None
+def as_claim(row: Sequence[Any]) -> Claim:
+    """A claim from the columns that the statements of a claim return."""
     (
-        node_id, run_id, workflow_name, name, step, queue, priority, attempt, max_attempts, fence, version, n_deps, n_out,
-        timeout, args, refs, options, attempt_log, queued_at, started_at, n_settled_deps,
-    ) = rows[0]  # fmt: skip
+        node_id, run_id, workflow_name, name, step, queue, priority, attempt, max_attempts, fence, version, n_deps,
+        n_out, timeout, args, refs, options, attempt_log, queued_at, started_at, worker, n_settled_deps,
+    ) = row  # fmt: skip
     return Claim(
         node_id=node_id,
         run_id=sql.as_uuid(run_id),
@@ -134,6 +133,11 @@ def _claimed(connection: BaseDatabaseWrapper, statement: sql.Statement, worker: 
         attempt_log=attempt_log,
         queued_at=sql.as_datetime(queued_at),
         started_at=sql.as_datetime(started_at),
-        n_settled_deps=n_settled_deps,
         worker=worker,
+        n_settled_deps=n_settled_deps,
     )
+
+
+def _claimed(connection: BaseDatabaseWrapper, statement: sql.Statement, worker: str, choice: list[Any]) -> Claim | None:
+    rows = sql.fetch(connection, statement, [worker, get_settings().lease_seconds, *choice])
+    return as_claim(rows[0]) if rows else None

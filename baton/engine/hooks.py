@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import logging
 from collections.abc import Iterable
 
@@ -10,8 +12,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from baton.context import StepContext
 from baton.engine import statements as sql
 from baton.engine.cascade import Fall
-from baton.engine.timer import Timer, TimeIsUp
-from baton.exceptions import BatonError
+from baton.engine.timer import TimeIsUp, Timer
+from baton.exceptions import UnknownStepError
 from baton.models import WorkflowNode
 from baton.registry import find_step
 from baton.results import DependencyResults
@@ -28,17 +30,21 @@ def call_hooks(connection: BaseDatabaseWrapper, falls: Iterable[Fall]) -> None:
 
 def _call(connection: BaseDatabaseWrapper, fall: Fall) -> None:
     node = WorkflowNode.objects.using(connection.alias).select_related("run").get(pk=fall.node_id)
-    timer = Timer(node.timeout)
     try:
         hook = find_step(node.step, module=node.options.get("module", "")).hooks[fall.hook]
-        with timer:
-            hook(_context(node), fall.reason)
-    except TimeIsUp:
-        logger.error(
-            "The hook of step %r for a %s dependency took longer than %s s.", node.name, fall.hook, node.timeout
-        )  # noqa: TRY400 - where it was torn is no help
-    except (KeyError, BatonError) as exc:
+    except (KeyError, UnknownStepError) as exc:
         logger.error("The hook of step %r for a %s dependency is gone: %s", node.name, fall.hook, exc)  # noqa: TRY400
+        return
+    timer = Timer(node.timeout)
+    try:
+        with timer:
+            returned = hook(_context(node), fall.reason)
+            if inspect.iscoroutine(returned):
+                asyncio.run(returned)
+    except TimeIsUp:
+        logger.error(  # noqa: TRY400 - where it was torn is no help
+            "The hook of step %r for a %s dependency took longer than %s s.", node.name, fall.hook, node.timeout
+        )
     except (Exception, SystemExit):
         logger.exception("The hook of step %r for a %s dependency raised.", node.name, fall.hook)
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -201,10 +201,10 @@ def _insert_rows(
         if connection.vendor != "postgresql":
             cursor.executemany(f"INSERT INTO {table} ({names}) VALUES {places}", rows)  # noqa: S608 - names are ours
         elif len(rows) < _COPY_FROM_ROWS:
-            values: Iterable[Any] = [value for row in rows for value in row]
+            values = [value for row in rows for value in row]
             cursor.execute(f"INSERT INTO {table} ({names}) VALUES {', '.join([places] * len(rows))}", values)  # noqa: S608
         else:
-            with cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:  # type: ignore[attr-defined]
+            with cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
                 for row in rows:
                     copy.write_row(row)
 
@@ -222,7 +222,7 @@ def _run(plan: Plan, inserted_at: datetime | None, using: str) -> WorkflowRun:
         debug=plan.debug,
         ignore_cancelled=plan.ignore_cancelled,
         ignore_discarded=plan.ignore_discarded,
-        inserted_at=inserted_at,
+        inserted_at=inserted_at or datetime.now(UTC),
     )
     run._state.adding, run._state.db = False, using  # noqa: SLF001 - it is in the database
     return run

@@ -36,12 +36,16 @@ class Heartbeat:
     """
 
     def __init__(self) -> None:
-        self._reset()
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._held: dict[int, Holding] = {}
+        self._thread: threading.Thread | None = None
 
     def hold(self, claim: Claim, *, timeout: float | None) -> Holding:
         """Begin to keep a step's lease."""
         if self._pid != os.getpid():
-            self._reset()
+            # A fork copies neither threads nor who holds a lock.
+            Heartbeat.__init__(self)
         ends_at = None if timeout is None else time.monotonic() + timeout + get_settings().timeout_grace_seconds
         holding = Holding(claim, ends_at)
         with self._lock:
@@ -55,12 +59,6 @@ class Heartbeat:
         """Stop keeping it."""
         with self._lock:
             self._held.pop(id(holding), None)
-
-    def _reset(self) -> None:
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._held: dict[int, Holding] = {}
-        self._thread: threading.Thread | None = None
 
     def _run(self) -> None:
         while True:

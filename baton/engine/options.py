@@ -32,6 +32,11 @@ def stored_options(given: dict[str, Any], *, module: str = "") -> dict[str, Any]
     return stored
 
 
+def module_in(text: str) -> str:
+    """Where the step of a row was defined, when its name does not tell."""
+    return "" if text == "{}" else str(decode(text).get("module", ""))
+
+
 def options_of(step: RegisteredStep, text: str) -> StepOptions:
     """The options under which a row is run.
 

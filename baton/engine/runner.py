@@ -7,7 +7,6 @@ import socket
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import cast
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -20,7 +19,7 @@ from baton.engine.finish import finish
 from baton.engine.gate import Claim, claim_next, is_ready, next_due, ready_due, worker_name
 from baton.engine.hooks import call_hooks
 from baton.engine.lease import Holding, heartbeat
-from baton.engine.options import options_of
+from baton.engine.options import module_in, options_of
 from baton.engine.settle import Settled, Verdict, settle
 from baton.engine.transitions import Transition, announce
 from baton.exceptions import UnknownStepError
@@ -28,7 +27,6 @@ from baton.models import QueueSighting
 from baton.registry import find_step
 from baton.results import Row
 from baton.states import AttemptOutcome, StepState
-from baton.values import decode
 
 logger = logging.getLogger("baton.engine")
 
@@ -66,13 +64,13 @@ def answer_roll_call(queue: str) -> None:
         logger.exception("The roll call of queue %r could not be answered.", queue)
 
 
-def execute(connection: BaseDatabaseWrapper, held: Held, *, take_next: bool) -> Held | None:
+def execute(connection: BaseDatabaseWrapper, held: Held, *, until: float | None) -> Held | None:
     """Run one claimed step to its settle, and do what follows from it.
 
     Args:
         connection: To Baton's database.
         held: The claimed step.
-        take_next: Whether to claim another in the settling transaction.
+        until: By the monotonic clock, when this worker no longer claims another step as it settles; None is never.
 
     Returns:
         The next step, if one was taken.
@@ -80,7 +78,7 @@ def execute(connection: BaseDatabaseWrapper, held: Held, *, take_next: bool) -> 
     claim = held.claim
     holding = heartbeat.hold(claim, timeout=claim.timeout)
     try:
-        verdict, settled = _run_and_settle(connection, held, holding, take_next=take_next)
+        verdict, settled = _run_and_settle(connection, held, holding, until)
     finally:
         heartbeat.release(holding)
     announce(settled.transitions)
@@ -105,14 +103,10 @@ def _answer(queue: str) -> None:
     passed_on = _pass_on(connection, queue)
     held: Held | None = Held(claim=first)
     while held is not None:
-        goes_on = time.monotonic() < ends_at
-        held = execute(connection, held, take_next=goes_on)
-        if not goes_on:
-            break
-    else:
+        held = execute(connection, held, until=ends_at)
+    if time.monotonic() < ends_at:
         _ring_for_due(connection, queue)
-        return
-    if not passed_on:
+    elif not passed_on:
         _pass_on(connection, queue)
 
 
@@ -133,28 +127,27 @@ def _ring_for_due(connection: BaseDatabaseWrapper, queue: str) -> None:
 
 
 def _run_and_settle(
-    connection: BaseDatabaseWrapper, held: Held, holding: Holding, *, take_next: bool
+    connection: BaseDatabaseWrapper, held: Held, holding: Holding, until: float | None
 ) -> tuple[Verdict, Settled]:
     claim = held.claim
     if not claim.is_whole:
         verdict = _refused(StepState.CANCELLED, "the row of a dependency is gone")
-        return verdict, _settle(connection, claim, verdict, take_next=take_next)
-    options_text = claim.options
+        return verdict, _settle(connection, claim, verdict, until)
     try:
-        step = find_step(claim.step, module=decode(options_text).get("module", "") if options_text != "{}" else "")
-        options = options_of(step, options_text)
+        step = find_step(claim.step, module=module_in(claim.options))
+        options = options_of(step, claim.options)
     except UnknownStepError as exc:
         verdict = _refused(StepState.DISCARDED, str(exc))
-        return verdict, _settle(connection, claim, verdict, take_next=take_next)
+        return verdict, _settle(connection, claim, verdict, until)
     execution = Execution(connection, claim, step, options, holding=holding, rows=held.rows)
     if options.atomic:
-        return _run_atomic(connection, execution, take_next=take_next)
+        return _run_atomic(connection, execution, until)
     verdict = execution.run()
     _mend(connection)
-    return verdict, _settle(connection, claim, verdict, take_next=take_next)
+    return verdict, _settle(connection, claim, verdict, until)
 
 
-def _run_atomic(connection: BaseDatabaseWrapper, execution: Execution, *, take_next: bool) -> tuple[Verdict, Settled]:
+def _run_atomic(connection: BaseDatabaseWrapper, execution: Execution, until: float | None) -> tuple[Verdict, Settled]:
     """Run a body inside the transaction that settles it: what it wrote is kept with its result, or not at all."""
     claim = execution.claim
     verdict: Verdict | None = None
@@ -162,11 +155,11 @@ def _run_atomic(connection: BaseDatabaseWrapper, execution: Execution, *, take_n
         with transaction.atomic(using=connection.alias):
             verdict = execution.run()
             if execution.raised:
-                raise _Undo
-            settled = settle(connection, claim, verdict, take_next=take_next)
+                raise _Undo  # noqa: TRY301 - leaves the atomic block
+            settled = settle(connection, claim, verdict, take_next=_is_before(until))
             if settled.is_stale:
-                raise _Undo
-        return verdict, settled
+                raise _Undo  # noqa: TRY301 - leaves the atomic block
+        return verdict, settled  # noqa: TRY300 - only once it is committed
     except _Undo:
         pass
     except (DatabaseError, InterfaceError) as exc:
@@ -174,25 +167,29 @@ def _run_atomic(connection: BaseDatabaseWrapper, execution: Execution, *, take_n
             verdict = _refused(StepState.DISCARDED, error_message(exc))
         verdict = execution.failed_to_commit(exc, verdict)
     assert verdict is not None  # noqa: S101 - raised only after it was set
-    return verdict, _settle(connection, claim, verdict, take_next=take_next)
+    return verdict, _settle(connection, claim, verdict, until)
 
 
 class _Undo(Exception):  # noqa: N818 - control flow
     """Rolls a body back."""
 
 
-def _settle(connection: BaseDatabaseWrapper, claim: Claim, verdict: Verdict, *, take_next: bool) -> Settled:
+def _settle(connection: BaseDatabaseWrapper, claim: Claim, verdict: Verdict, until: float | None) -> Settled:
     """Settle, and try again while the database is away: the work is done and must not be done twice."""
     for pause in _SETTLE_PAUSES:
         try:
-            return settle(connection, claim, verdict, take_next=take_next)
+            return settle(connection, claim, verdict, take_next=_is_before(until))
         except (OperationalError, InterfaceError):
             if connection.in_atomic_block:
                 raise
             logger.warning("Step %r could not be settled yet; trying again.", claim.name, exc_info=True)
             connection.close()
             time.sleep(pause)
-    return settle(connection, claim, verdict, take_next=take_next)
+    return settle(connection, claim, verdict, take_next=_is_before(until))
+
+
+def _is_before(until: float | None) -> bool:
+    return until is not None and time.monotonic() < until
 
 
 def _next(settled: Settled, claim: Claim, verdict: Verdict) -> Held | None:
@@ -216,11 +213,11 @@ def _refused(state: StepState, reason: str) -> Verdict:
 
 def _mend(connection: BaseDatabaseWrapper) -> None:
     """Leave no broken connection and no open transaction of a body behind."""
-    if connection.connection is not None and not connection.in_atomic_block:
-        if connection.errors_occurred or not connection.get_autocommit():
-            connection.close()
+    is_open = connection.connection is not None and not connection.in_atomic_block
+    if is_open and (connection.errors_occurred or not connection.get_autocommit()):
+        connection.close()
 
 
 def database() -> BaseDatabaseWrapper:
     """The connection to Baton's database."""
-    return cast("BaseDatabaseWrapper", connections[get_settings().database])
+    return connections[get_settings().database]

@@ -93,12 +93,13 @@ def settle(
         What was done; stale when the step had been taken from this worker.
     """
     with transaction.atomic(using=connection.alias):
+        ready: list[_Locked] = []
         if not verdict.settles:
-            settled, ready = _put_off(connection, claim, verdict, expired_only), []
+            settled = _put_off(connection, claim, verdict, expired_only)
         elif verdict.state == StepState.COMPLETED:
             settled, ready = _complete(connection, claim, verdict, expired_only)
         else:
-            settled, ready = _fail(connection, claim, verdict, expired_only), []
+            settled = _fail(connection, claim, verdict, expired_only)
         if settled.is_stale:
             return settled
         if take_next:

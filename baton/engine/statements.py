@@ -57,7 +57,7 @@ def fetch(connection: BaseDatabaseWrapper, statement: Statement, params: Sequenc
     """Run a statement and return its rows."""
     with connection.cursor() as cursor:
         cursor.execute(statement.sql(connection.vendor), params)
-        return cursor.fetchall()
+        return list(cursor.fetchall())
 
 
 def execute(connection: BaseDatabaseWrapper, statement: Statement, params: Sequence[Any]) -> int:
@@ -70,7 +70,7 @@ def execute(connection: BaseDatabaseWrapper, statement: Statement, params: Seque
 def execute_many(connection: BaseDatabaseWrapper, statement: Statement, params: Iterable[Sequence[Any]]) -> None:
     """Run a statement once for each tuple of parameters."""
     with connection.cursor() as cursor:
-        cursor.executemany(statement.sql(connection.vendor), params)
+        cursor.executemany(statement.sql(connection.vendor), list(params))
 
 
 def uuid_param(connection: BaseDatabaseWrapper, value: UUID) -> UUID | str:
@@ -93,19 +93,24 @@ def as_datetime(value: Any) -> datetime | None:
 
 # The claim ------------------------------------------------------------------------------------------------------
 
-_CLAIM = """
+_CLAIM_COLUMNS = """
+    id, run_id, (SELECT r.name FROM baton_workflowrun r WHERE r.id = run_id), name, step, queue, priority, attempt,
+    max_attempts, fence, version, n_deps, n_out, timeout, args, refs, options, attempt_log, queued_at, started_at,
+    worker,
+    CASE WHEN n_deps = 0 THEN 0 ELSE (
+        SELECT count(*) FROM baton_workflowedge e JOIN baton_workflownode d ON d.id = e.dependency_id
+        WHERE e.node_id = baton_workflownode.id AND d.settled_at IS NOT NULL) END
+"""
+# The last column lets the gate see that every dependency is there and settled, whatever the counter says.
+
+_CLAIM = f"""
     UPDATE baton_workflownode
     SET state = 'executing', attempt = attempt + 1, fence = fence + 1, version = version + 1, worker = %s,
         started_at = <now>, changed_at = <now>, lease_until = <later>, due_at = NULL,
         queued_at = COALESCE(queued_at, due_at, <now>)
-    WHERE id = {choice}
-    RETURNING id, run_id, (SELECT r.name FROM baton_workflowrun r WHERE r.id = run_id), name, step, queue, priority,
-        attempt, max_attempts, fence, version, n_deps, n_out, timeout, args, refs, options, attempt_log, queued_at,
-        started_at, CASE WHEN n_deps = 0 THEN 0 ELSE (
-            SELECT count(*) FROM baton_workflowedge e JOIN baton_workflownode d ON d.id = e.dependency_id
-            WHERE e.node_id = baton_workflownode.id AND d.settled_at IS NOT NULL) END
+    WHERE id = {{choice}}
+    RETURNING {_CLAIM_COLUMNS}
 """
-# The last column lets the gate see that every dependency is there and settled, whatever the counter says.
 
 _HEAD = """
     SELECT id FROM baton_workflownode
@@ -131,6 +136,12 @@ CLAIM = Statement(
     )
 )
 """Take one step by its id, if it is ready or due. Parameters: worker, lease, id."""
+
+EXPIRED = Statement(f"""
+    SELECT {_CLAIM_COLUMNS}, <now> FROM baton_workflownode
+    WHERE state = 'executing' AND lease_until <= <asof> ORDER BY lease_until LIMIT %s
+""")
+"""Steps whose lease ran out, as their worker claimed them. Index: baton_node_lease."""
 
 READY_DUE = Statement("""
     UPDATE baton_workflownode
@@ -177,8 +188,9 @@ SETTLE = Statement("""
 
 PUT_OFF = Statement("""
     UPDATE baton_workflownode
-    SET state = %s, error = %s, attempt_log = %s, due_at = <later>, queued_at = NULL, changed_at = <now>,
-        lease_until = NULL, version = version + 1, attempt = attempt - %s, progress = COALESCE(%s, progress)
+    SET state = %s, error = COALESCE(%s, error), attempt_log = %s, due_at = <later>, queued_at = NULL,
+        changed_at = <now>, lease_until = NULL, version = version + 1, attempt = attempt - %s,
+        progress = COALESCE(%s, progress)
     WHERE id = %s AND state = 'executing' AND fence = %s AND (NOT %s OR lease_until <= <asof>)
     RETURNING version
 """)
@@ -211,13 +223,14 @@ LOWER = Statement("""
 
 _FALLEN = """
     WITH RECURSIVE fallen(id) AS (
-        SELECT CAST(%s AS bigint) UNION SELECT e.node_id FROM fallen f JOIN baton_workflowedge e ON e.dependency_id = f.id)
+        SELECT CAST(%s AS bigint)
+        UNION SELECT e.node_id FROM fallen f JOIN baton_workflowedge e ON e.dependency_id = f.id)
     SELECT id FROM fallen
 """
 
 LOCK_DESCENDANTS = Statement(f"""
-    SELECT id, name, step, state, fence, version, attempt, remaining, queue, ignore_cancelled, ignore_discarded,
-        COALESCE(not_before > <asof>, FALSE), not_before
+    SELECT id, name, step, options, state, fence, version, attempt, remaining, queue, ignore_cancelled,
+        ignore_discarded, COALESCE(not_before > <asof>, FALSE), not_before
     FROM baton_workflownode WHERE id IN ({_FALLEN}) ORDER BY id <lock>
 """)
 """Lock a step and everything behind it in one ascending pass. Level by level would take rows out of order."""

@@ -6,13 +6,13 @@ import math
 import signal
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 from baton import q2
 from baton.conf import get_settings
 
 
-class TimeIsUp(BaseException):  # noqa: N818 - private, and no Exception: an SDK's ``except Exception`` must not eat it
+class TimeIsUp(BaseException):
     """Raised inside a body when its time is up."""
 
 
@@ -37,7 +37,7 @@ class Timer:
             and threading.current_thread() is threading.main_thread()
         )
 
-    def __enter__(self) -> Timer:
+    def __enter__(self) -> Self:
         if self.works and self.seconds is not None:
             self._previous = signal.signal(signal.SIGALRM, self._strike)
             q2.guard(math.ceil(self.seconds) + get_settings().timeout_grace_seconds)

@@ -9,7 +9,7 @@ from django.db import models
 from baton.values import decode, encode
 
 
-class JSONTextField(models.TextField):
+class JSONTextField(models.TextField):  # type: ignore[type-arg] # not subscriptable at run time
     """A value in JSON text; ``jsonb`` would refuse NUL and lone surrogates after the work was done."""
 
     def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Any:

@@ -11,7 +11,8 @@ from typing import Any
 from baton.sweep.backstop import finish_settled_runs, reannounce, ring_for_ready
 from baton.sweep.invariants import check
 from baton.sweep.lease import SweeperLease
-from baton.sweep.rescue import call_left_over_hooks, mend_waiters, ready_all_due, rescue_lost
+from baton.sweep.rescue import call_left_over_hooks, ready_all_due, rescue_lost
+from baton.sweep.waiters import mend_waiters
 
 __all__ = ["SweepReport", "check", "sweep"]
 

@@ -95,4 +95,4 @@ def _call_the_roll(connection: BaseDatabaseWrapper, queue: str) -> None:
 
 
 def _database() -> BaseDatabaseWrapper:
-    return connections[get_settings().database]  # type: ignore[return-value]
+    return connections[get_settings().database]

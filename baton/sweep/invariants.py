@@ -25,7 +25,8 @@ _BROKEN: dict[str, sql.Statement] = {
     """),
     "step {0} ({1}) is executing without a lease, or has a lease without executing": sql.Statement("""
         SELECT id, name FROM baton_workflownode
-        WHERE (state = 'executing' AND lease_until IS NULL) OR (state <> 'executing' AND lease_until IS NOT NULL) LIMIT 20
+        WHERE (state = 'executing' AND lease_until IS NULL) OR (state <> 'executing' AND lease_until IS NOT NULL)
+        LIMIT 20
     """),
     "step {0} ({1}) is {2} with the due time {3}": sql.Statement("""
         SELECT id, name, state, due_at FROM baton_workflownode
@@ -40,7 +41,8 @@ _BROKEN: dict[str, sql.Statement] = {
             WHERE e.node_id = n.id AND d.settled_at IS NULL) LIMIT 20
     """),
     "step {0} ({1}) is pending and waits for nothing": sql.Statement("""
-        SELECT id, name FROM baton_workflownode WHERE settled_at IS NULL AND state = 'pending' AND remaining = 0 LIMIT 20
+        SELECT id, name FROM baton_workflownode WHERE settled_at IS NULL AND state = 'pending' AND remaining = 0
+        LIMIT 20
     """),
     "step {0} ({1}) counts {2} attempts, more than the {3} it may have": sql.Statement("""
         SELECT id, name, attempt, max_attempts FROM baton_workflownode WHERE attempt > max_attempts LIMIT 20

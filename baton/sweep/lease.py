@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Self
 from uuid import uuid4
 
 from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from baton.conf import get_settings
 from baton.engine import statements as sql
@@ -29,7 +31,7 @@ class SweeperLease:
         self._holder = f"{worker_name()}:{uuid4().hex[:8]}"
         self.is_ours = False
 
-    def __enter__(self) -> SweeperLease:
+    def __enter__(self) -> Self:
         sql.execute(self._connection, _FIRST, [])
         self.is_ours = self._take()
         return self
@@ -47,5 +49,5 @@ class SweeperLease:
         return sql.execute(self._connection, _TAKE, [self._holder, LEASE_SECONDS, self._holder]) > 0
 
     @property
-    def _connection(self) -> sql.BaseDatabaseWrapper:
+    def _connection(self) -> BaseDatabaseWrapper:
         return connections[get_settings().database]

@@ -77,7 +77,7 @@ def drain(run: WorkflowRun, *, limit: int = 100_000) -> WorkflowRun:
             if executions > limit:
                 raise DrainLimitError(run, limit)
             announce([Transition.executing(claimed)])
-            execute(connection, Held(claim=claimed), take_next=False)
+            execute(connection, Held(claim=claimed), until=None)
         if ready:
             continue
         if not sql.fetch(connection, _IS_UNSETTLED, [key]):
@@ -115,10 +115,7 @@ def perform(
     Raises:
         TypeError: The arguments do not fit, or the value cannot be stored.
     """
-    if isinstance(step, BoundStep):
-        bound = step.step.bind(**{**step.args, **args})
-    else:
-        bound = step.bind(**args)
+    bound = step.step.bind(**{**step.args, **args}) if isinstance(step, BoundStep) else step.bind(**args)
     bound.step.check_complete(bound.args)
     context = StepContext(
         workflow_id=uuid4(),

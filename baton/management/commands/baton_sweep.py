@@ -92,7 +92,7 @@ class Command(BaseCommand):
 
 def _seconds(text: str) -> float:
     value = float(text)
-    if not 0 < value <= 86_400:  # noqa: PLR2004 - a day
+    if not 0 < value <= 86_400:
         msg = f"{text} is not between 0 and 86400"
         raise ValueError(msg)
     return value

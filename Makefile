@@ -50,7 +50,7 @@ bench: env ## Measure Baton against raw django-q2
 
 demo: ## Run a real workflow with real workers (ARGS=--exit stops when it is done)
 	@scripts/bootstrap demo
-	@exec $(BIN)/python scripts/demo.py $(ARGS)
+	@exec $(BIN)/python -m scripts.demo $(ARGS)
 
 wheel: env ## Build the wheel into dist/
 	@$(BIN)/python -m hatchling build -t wheel

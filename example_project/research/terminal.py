@@ -7,7 +7,11 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
+from django.core.management.base import OutputWrapper
+
 from baton.models import WorkflowNode, WorkflowRun
+
+Output = TextIO | OutputWrapper
 
 SHAPES = {
     "pending": "·",
@@ -23,7 +27,7 @@ POLL_SECONDS = 0.1
 PATIENCE_SECONDS = 10
 
 
-def follow(run: WorkflowRun, out: TextIO) -> None:
+def follow(run: WorkflowRun, out: Output) -> None:
     """Show a run until it is settled, or until Ctrl-C, which leaves it running."""
     started = time.monotonic()
     hinted = False
@@ -38,7 +42,7 @@ def follow(run: WorkflowRun, out: TextIO) -> None:
         out.write(f"No longer watching; run {run.id} goes on.\n")
 
 
-def watch(runs: Sequence[WorkflowRun], out: TextIO) -> Iterator[None]:
+def watch(runs: Sequence[WorkflowRun], out: Output) -> Iterator[None]:
     """Show runs until all are settled; the caller decides between two looks how long to wait, and whether to go on."""
     show = Redraw(out) if out.isatty() else Lines(out)
     while True:
@@ -53,7 +57,7 @@ def watch(runs: Sequence[WorkflowRun], out: TextIO) -> Iterator[None]:
 class Redraw:
     """The whole table, drawn over the one before."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: Output) -> None:
         self.out = out
         self.height = 0
 
@@ -70,7 +74,7 @@ class Redraw:
 class Lines:
     """One line for each change, for logs and pipes."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: Output) -> None:
         self.out = out
         self.started = time.monotonic()
         self.seen: dict[int, tuple[str, int]] = {}

@@ -81,11 +81,22 @@ def execute(connection: BaseDatabaseWrapper, held: Held, *, until: float | None)
         verdict, settled = _run_and_settle(connection, held, holding, until)
     finally:
         heartbeat.release(holding)
-    announce(settled.transitions)
-    call_hooks(connection, settled.falls)
-    if settled.asks_finish:
-        finish(connection, claim.run_id)
+    _follow_up(connection, claim, settled)
     return _next(settled, claim, verdict)
+
+
+def _follow_up(connection: BaseDatabaseWrapper, claim: Claim, settled: Settled) -> None:
+    """What follows a commit. It must not cost this worker the step that it has claimed with that commit."""
+    try:
+        announce(settled.transitions)
+        call_hooks(connection, settled.falls)
+        if settled.asks_finish:
+            finish(connection, claim.run_id)
+    except (DatabaseError, InterfaceError):
+        if connection.in_atomic_block:
+            raise
+        logger.exception("What follows step %r of run %s is left to the sweep.", claim.name, claim.run_id)
+        connection.close()
 
 
 def _answer(queue: str) -> None:
@@ -176,15 +187,19 @@ class _Undo(Exception):  # noqa: N818 - control flow
 
 def _settle(connection: BaseDatabaseWrapper, claim: Claim, verdict: Verdict, until: float | None) -> Settled:
     """Settle, and try again while the database is away: the work is done and must not be done twice."""
-    for pause in _SETTLE_PAUSES:
+    for tries, pause in enumerate(_SETTLE_PAUSES):
         try:
-            return settle(connection, claim, verdict, take_next=_is_before(until))
+            settled = settle(connection, claim, verdict, take_next=_is_before(until))
         except (OperationalError, InterfaceError):
             if connection.in_atomic_block:
                 raise
             logger.warning("Step %r could not be settled yet; trying again.", claim.name, exc_info=True)
             connection.close()
             time.sleep(pause)
+        else:
+            # An earlier try may have been committed and its answer lost: then nobody has asked for the end of the run.
+            settled.asks_finish |= tries > 0
+            return settled
     return settle(connection, claim, verdict, take_next=_is_before(until))
 
 

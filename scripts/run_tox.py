@@ -23,6 +23,7 @@ def main(arguments: Sequence[str]) -> int:
     """Find interpreters, say which environments must be left out, run the others."""
     signal.signal(signal.SIGTERM, leave)
     put_interpreters_on_path()
+    os.environ.setdefault("UV_SYSTEM_CERTS", "1")
     chosen = [] if any(word in {"-e", "-l", "list"} for word in arguments) else environments_at_hand()
     with contextlib.ExitStack() as servers:
         environment = {

@@ -13,7 +13,6 @@ import pytest
 
 import baton
 
-
 ROOT = Path(__file__).resolve().parent.parent
 
 PLANTED = (

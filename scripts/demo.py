@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     stop = StopRequest()
     try:
         with Stage(stop) as stage:
-            return play(stage, options)
+            play(stage, options)
+        say("\nEverything is stopped; nothing is left running.")
     except StoppedError as stopped:
         say(f"\nStopped by {stopped}; nothing is left running.")
         return 128 + stopped.signum
@@ -66,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone; what the interpreter flushes at its end would fail too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    return 0
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -79,7 +81,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def play(stage: Stage, options: argparse.Namespace) -> int:
+def play(stage: Stage, options: argparse.Namespace) -> None:
     """Set up, run the workflows, show what came of them, serve."""
     port = web_port(options.port)
     configure(stage, options)
@@ -101,7 +103,6 @@ def play(stage: Stage, options: argparse.Namespace) -> int:
     wait_for_web(stage, web, port)
     if not options.exit:
         serve(stage, port)
-    return 0
 
 
 def web_port(wanted: int | None) -> int:
@@ -245,7 +246,6 @@ def serve(stage: Stage, port: int) -> None:
     except StoppedError as stopped:
         if stopped.signum != signal.SIGINT:
             raise
-        say("\nStopped; nothing is left running.")
 
 
 def say(text: str) -> None:

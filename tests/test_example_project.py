@@ -515,13 +515,14 @@ def test_the_demo_serves_the_admin_until_ctrl_c(play: Any) -> None:
     assert b'name="password"' in pages[0]
     assert pages[1] == "text/css"
     assert started.end() == 0, started.output
+    assert started.output.endswith("\nEverything is stopped; nothing is left running.\n")
     assert started.left_behind() == []
 
 
 @pytest.mark.sqlite
 def test_a_demo_told_to_terminate_in_the_middle_leaves_nothing(play: Any) -> None:
     started = play()
-    started.read_until("executing")
+    started.read_until("completed")
 
     started.popen.terminate()
 
@@ -533,7 +534,7 @@ def test_a_demo_told_to_terminate_in_the_middle_leaves_nothing(play: Any) -> Non
 @pytest.mark.sqlite
 def test_a_killed_demo_leaves_nothing_either(play: Any) -> None:
     started = play()
-    started.read_until("available")
+    started.read_until("Admin: ")
 
     started.popen.kill()
 
@@ -541,6 +542,23 @@ def test_a_killed_demo_leaves_nothing_either(play: Any) -> None:
     deadline = time.monotonic() + 30
     while started.left_behind() and time.monotonic() < deadline:
         time.sleep(0.1)
+    assert started.left_behind() == []
+
+
+@pytest.mark.sqlite
+def test_a_demo_whose_cluster_dies_says_so_and_takes_its_orphans_along(play: Any) -> None:
+    started = play()
+    started.read_until("completed")
+    children = psutil.Process(started.popen.pid).children()
+    main_process = next(process for process in children if "qcluster" in process.cmdline())
+    orphans = main_process.children(recursive=True)
+
+    main_process.kill()
+
+    assert started.end() == 1, started.output
+    assert "The demo failed: `manage.py qcluster` ended by itself with exit code -9." in started.output
+    assert "--- the last lines of qcluster ---" in started.output
+    assert len(orphans) >= 3
     assert started.left_behind() == []
 
 

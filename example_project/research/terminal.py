@@ -59,16 +59,17 @@ class Redraw:
 
     def __init__(self, out: Output) -> None:
         self.out = out
-        self.height = 0
+        self.drawn: list[str] = []
 
     def __call__(self, runs: Sequence[WorkflowRun]) -> None:
         """Draw the runs as they are now, within the window: what is over its edge could not be drawn over."""
         size = shutil.get_terminal_size()
         lines = [line[: size.columns - 1] for run in runs for line in table(run)][: size.lines - 1]
-        back = f"\x1b[{self.height}F\x1b[J" if self.height else ""
-        self.out.write(back + "".join(f"{line}\n" for line in lines))
-        self.out.flush()
-        self.height = len(lines)
+        if lines != self.drawn:
+            back = f"\x1b[{len(self.drawn)}F\x1b[J" if self.drawn else ""
+            self.out.write(back + "".join(f"{line}\n" for line in lines))
+            self.out.flush()
+        self.drawn = lines
 
 
 class Lines:

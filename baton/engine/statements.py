@@ -3,6 +3,9 @@
 The words in angle brackets are the few that databases spell differently. ``<now>`` is the database's clock while the
 row is written, after any wait for a lock; ``<asof>`` is fixed for a statement, so that an index can be asked for it;
 ``<later>`` takes one parameter, seconds from now.
+
+A statement that knows an id never asks besides for what is the predicate of a partial index: the planner, which thinks
+that index tiny, would read all of it.
 """
 
 from __future__ import annotations
@@ -23,6 +26,9 @@ _SPELLINGS = {
         "<later>": "clock_timestamp() + make_interval(secs => %s)",
         "<lock>": "FOR UPDATE",
         "<skip locked>": "FOR UPDATE SKIP LOCKED",
+        # An array is looked up by the primary key, whatever the planner guesses of a table it has no statistics of.
+        "<in>": "= ANY (ARRAY(",
+        "</in>": "))",
     },
     # One writer at a time: a transaction that writes has every lock there is.
     "sqlite": {
@@ -31,6 +37,8 @@ _SPELLINGS = {
         "<later>": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', %s || ' seconds')",
         "<lock>": "",
         "<skip locked>": "",
+        "<in>": "IN (",
+        "</in>": ")",
     },
 }
 
@@ -98,8 +106,8 @@ _CLAIM_COLUMNS = """
     max_attempts, fence, version, n_deps, n_out, timeout, args, refs, options, attempt_log, queued_at, started_at,
     worker,
     CASE WHEN n_deps = 0 THEN 0 ELSE (
-        SELECT count(*) FROM baton_workflowedge e JOIN baton_workflownode d ON d.id = e.dependency_id
-        WHERE e.node_id = baton_workflownode.id AND d.settled_at IS NOT NULL) END
+        SELECT count(*) FROM baton_workflowedge e WHERE e.node_id = baton_workflownode.id
+            AND (SELECT d.settled_at FROM baton_workflownode d WHERE d.id = e.dependency_id) IS NOT NULL) END
 """
 # The last column lets the gate see that every dependency is there and settled, whatever the counter says.
 
@@ -118,12 +126,13 @@ _HEAD = """
     ORDER BY priority, id LIMIT 1 <skip locked>
 """
 
-CLAIM_NEXT = Statement(_CLAIM.format(choice=f"({_HEAD.format(above='')}) AND state = 'available'"))
-"""Take the head of a queue. Index: baton_node_ready. Parameters: worker, lease, queue."""
+CLAIM_NEXT = Statement(_CLAIM.format(choice=f"({_HEAD.format(above='')})"))
+"""Take the head of a queue, which is ready and locked once it is found. Index: baton_node_ready.
 
-CLAIM_KEPT = Statement(
-    _CLAIM.format(choice=f"COALESCE(({_HEAD.format(above=' AND priority < %s')}), %s) AND state = 'available'")
-)
+Parameters: worker, lease, queue.
+"""
+
+CLAIM_KEPT = Statement(_CLAIM.format(choice=f"COALESCE(({_HEAD.format(above=' AND priority < %s')}), %s)"))
 """Take a step that this transaction made ready, unless a more urgent one is ready.
 
 Parameters: worker, lease, queue, priority, id.
@@ -139,16 +148,16 @@ CLAIM = Statement(
 
 EXPIRED = Statement(f"""
     SELECT {_CLAIM_COLUMNS}, <now> FROM baton_workflownode
-    WHERE state = 'executing' AND lease_until <= <asof> ORDER BY lease_until LIMIT %s
+    WHERE lease_until IS NOT NULL AND lease_until <= <asof> ORDER BY lease_until LIMIT %s
 """)
 """Steps whose lease ran out, as their worker claimed them. Index: baton_node_lease."""
 
 READY_DUE = Statement("""
     UPDATE baton_workflownode
     SET state = 'available', due_at = NULL, queued_at = <now>, changed_at = <now>, version = version + 1
-    WHERE id IN (
+    WHERE id <in>
         SELECT id FROM baton_workflownode WHERE queue = %s AND due_at IS NOT NULL AND due_at <= <asof>
-        ORDER BY id LIMIT 1000 <skip locked>)
+        ORDER BY due_at LIMIT 1000 <skip locked></in>
 """)
 """Make what is due ready. It skips what others hold, so that it never waits for a lock out of order.
 
@@ -168,7 +177,8 @@ NEXT_DUE = Statement("""
 LOCK_DEPENDENTS = Statement("""
     SELECT id, state, fence, remaining, queue, priority, COALESCE(not_before > <asof>, FALSE), not_before
     FROM baton_workflownode
-    WHERE id IN (SELECT %s UNION ALL SELECT node_id FROM baton_workflowedge WHERE dependency_id = %s)
+    WHERE id <in>SELECT CAST(%s AS bigint) UNION ALL
+        SELECT node_id FROM baton_workflowedge WHERE dependency_id = %s</in>
     ORDER BY id <lock>
 """)
 """Lock a step and its dependents in one ascending pass: any other order deadlocks between wide layers.
@@ -204,7 +214,7 @@ LOWER_DEPENDENTS = Statement("""
         queued_at = CASE WHEN remaining = 1 THEN <now> ELSE queued_at END,
         changed_at = CASE WHEN remaining = 1 THEN <now> ELSE changed_at END,
         version = CASE WHEN remaining = 1 THEN version + 1 ELSE version END
-    WHERE id IN (SELECT node_id FROM baton_workflowedge WHERE dependency_id = %s) AND state = 'pending'
+    WHERE id <in>SELECT node_id FROM baton_workflowedge WHERE dependency_id = %s</in> AND state = 'pending'
 """)
 """Lower the counters of the dependents, which are locked, and make those at zero ready."""
 
@@ -231,12 +241,12 @@ _FALLEN = """
 LOCK_DESCENDANTS = Statement(f"""
     SELECT id, name, step, options, state, fence, version, attempt, remaining, queue, ignore_cancelled,
         ignore_discarded, COALESCE(not_before > <asof>, FALSE), not_before
-    FROM baton_workflownode WHERE id IN ({_FALLEN}) ORDER BY id <lock>
+    FROM baton_workflownode WHERE id <in>{_FALLEN}</in> ORDER BY id <lock>
 """)
 """Lock a step and everything behind it in one ascending pass. Level by level would take rows out of order."""
 
 EDGES_AMONG_DESCENDANTS = Statement(f"""
-    SELECT dependency_id, node_id FROM baton_workflowedge WHERE dependency_id IN ({_FALLEN}) ORDER BY node_id
+    SELECT dependency_id, node_id FROM baton_workflowedge WHERE dependency_id <in>{_FALLEN}</in> ORDER BY node_id
 """)
 
 CANCEL = Statement("""

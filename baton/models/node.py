@@ -102,9 +102,15 @@ class WorkflowNode(models.Model):
                 fields=["queue", "priority", "id"], condition=models.Q(state="available"), name="baton_node_ready"
             ),
             models.Index(fields=["queue", "due_at"], condition=models.Q(due_at__isnull=False), name="baton_node_due"),
-            models.Index(fields=["lease_until"], condition=models.Q(state="executing"), name="baton_node_lease"),
+            models.Index(
+                fields=["lease_until"], condition=models.Q(lease_until__isnull=False), name="baton_node_lease"
+            ),
             models.Index(fields=["run"], condition=models.Q(settled_at__isnull=True), name="baton_node_unsettled"),
-            models.Index(fields=["id"], condition=models.Q(state="pending"), name="baton_node_pending"),
+            models.Index(
+                fields=["id"],
+                condition=models.Q(remaining__gt=0, settled_at__isnull=True),
+                name="baton_node_waiting",
+            ),
             models.Index(fields=["id"], condition=models.Q(hook_due__gt=""), name="baton_node_hook"),
         ]
 

@@ -24,7 +24,7 @@ PAGE = 1000
 _STUCK_WAITERS = sql.Statement("""
     SELECT n.id FROM (
         SELECT w.id FROM baton_workflownode w
-        WHERE w.state = 'pending' AND w.id > %s ORDER BY w.id LIMIT %s) n
+        WHERE w.remaining > 0 AND w.settled_at IS NULL AND w.id > %s ORDER BY w.id LIMIT %s) n
     WHERE EXISTS (
             SELECT 1 FROM baton_workflowedge e LEFT JOIN baton_workflownode d ON d.id = e.dependency_id
             WHERE e.node_id = n.id AND d.id IS NULL)
@@ -38,11 +38,12 @@ _STUCK_WAITERS = sql.Statement("""
                 OR (d.state = 'discarded' AND NOT me.ignore_discarded)))
     ORDER BY n.id
 """)
-"""Waiters that no settle will ever wake, among the next so many after a cursor. Index: baton_node_pending."""
+"""Waiters that no settle will ever wake, among the next so many after a cursor. Index: baton_node_waiting."""
 
 _LAST_OF_PAGE = sql.Statement("""
     SELECT max(id) FROM (
-        SELECT id FROM baton_workflownode WHERE state = 'pending' AND id > %s ORDER BY id LIMIT %s) page
+        SELECT id FROM baton_workflownode WHERE remaining > 0 AND settled_at IS NULL AND id > %s
+        ORDER BY id LIMIT %s) page
 """)
 
 _LOCK_WAITER = sql.Statement("""

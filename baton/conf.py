@@ -64,6 +64,9 @@ class Settings:
     """How long a step's lease is still renewed once its timeout has passed, in seconds (default 5.0)."""
     max_result_chars: int = _count(1_000_000, least=1)
     """The longest JSON text stored for a result or for a step's arguments, in characters (default 1,000,000)."""
+    prepared_statements: bool = True
+    """Whether PostgreSQL keeps the plans of Baton's statements, a bool (default ``True``); set ``False`` behind a
+    PgBouncer older than 1.21 in transaction mode."""
     bell_seconds: float = _seconds(0.3, least=0)
     """How long one bell goes on taking steps before it lets other tasks through, in seconds (default 0.3)."""
     max_bells: int | None = _count(None, least=1)

@@ -52,6 +52,7 @@ def test_without_the_setting_every_key_has_its_default(settings):
 def test_every_key_is_read_in_upper_case(settings):
     settings.BATON = {
         "DATABASE": "baton",
+        "PREPARED_STATEMENTS": False,
         "LEASE_SECONDS": 9.5,
         "HEARTBEAT_SECONDS": 2.5,
         "TIMEOUT_GRACE_SECONDS": 0.5,

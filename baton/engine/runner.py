@@ -82,7 +82,19 @@ def execute(connection: BaseDatabaseWrapper, held: Held, *, until: float | None)
     finally:
         heartbeat.release(holding)
     _follow_up(connection, claim, settled)
+    if settled.is_stale and _is_before(until):
+        # Nothing was written, so nothing was claimed with it: the ready steps still count on this worker.
+        return take(connection, claim.queue)
     return _next(settled, claim, verdict)
+
+
+def take(connection: BaseDatabaseWrapper, queue: str) -> Held | None:
+    """Claim the first ready step of a queue, and announce that."""
+    claim = claim_next(connection, queue, worker=worker_name())
+    if claim is None:
+        return None
+    announce([Transition.executing(claim)])
+    return Held(claim=claim)
 
 
 def _follow_up(connection: BaseDatabaseWrapper, claim: Claim, settled: Settled) -> None:
@@ -101,18 +113,15 @@ def _follow_up(connection: BaseDatabaseWrapper, claim: Claim, settled: Settled) 
 
 def _answer(queue: str) -> None:
     connection = database()
-    worker = worker_name()
     ends_at = time.monotonic() + get_settings().bell_seconds
     ready_due(connection, queue)
-    first = claim_next(connection, queue, worker=worker)
-    if first is None:
+    held = take(connection, queue)
+    if held is None:
         _ring_for_due(connection, queue)
         return
-    announce([Transition.executing(first)])
     # A bell passes on at most one bell. It is passed on at once, so that a wide burst wakes worker after worker, on
     # any number of hosts; whoever takes it finds nothing, or passes on another.
     passed_on = _pass_on(connection, queue)
-    held: Held | None = Held(claim=first)
     while held is not None:
         held = execute(connection, held, until=ends_at)
     if time.monotonic() < ends_at:

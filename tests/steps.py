@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as dt_time
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
 from typing import Any
+from uuid import UUID
+
+from django.contrib.auth.models import Group
+from django.utils import timezone
+from django.utils.translation import gettext_lazy
 
 from baton import Cancel, Discard, Snooze, StepContext, step
+from baton.exceptions import ResultNotStorableError, StepTimeoutError
+from baton.models import WorkflowNode, WorkflowRun
+from baton.states import StepState
+from baton.telemetry import step_transitioned
+from tests.utils import wait_until
+
+# Bodies that return, raise and steer -------------------------------------------------------------------------------
 
 
 @step
@@ -19,9 +43,123 @@ def value(ctx: StepContext, value: Any = 1) -> Any:
 
 
 @step
+def add(ctx: StepContext, left: int, right: int = 0) -> int:
+    """Add two numbers."""
+    return left + right
+
+
+@step
+def keywords(ctx: StepContext, **values: Any) -> dict[str, Any]:
+    """Return whatever it is given by name."""
+    return values
+
+
+@step
 def total(ctx: StepContext) -> int:
     """Add up the results of the dependencies."""
     return sum(ctx.results.values())
+
+
+@step
+def results(ctx: StepContext) -> dict[str, Any]:
+    """Return the results of the dependencies."""
+    return dict(ctx.results)
+
+
+@step
+def read(ctx: StepContext, name: str) -> Any:
+    """Return the result of one step."""
+    return ctx.results[name]
+
+
+@step
+def made(ctx: StepContext, kind: str) -> Any:
+    """Return something that is stored as text of its own kind."""
+    return STORABLE[kind][0]()
+
+
+@step
+def unmade(ctx: StepContext, kind: str) -> Any:
+    """Return something that no row can hold, made here since no argument can carry it either."""
+    return UNSTORABLE[kind]()
+
+
+@step(backoff=0, retry_on=ResultNotStorableError, max_attempts=2)
+def unmade_at_first(ctx: StepContext) -> Any:
+    """Return a set in the first attempt, a list in the second."""
+    return {1} if ctx.attempt == 1 else [1]
+
+
+class Colour(Enum):
+    """An enum."""
+
+    RED = "red"
+
+
+@dataclass
+class Point:
+    """A dataclass."""
+
+    x: int
+    y: list[Colour]
+
+
+class Model:
+    """Has what pydantic's models have."""
+
+    def model_dump(self) -> dict[str, Any]:
+        """Return the fields."""
+        return {"at": date(2026, 6, 14)}
+
+
+STORABLE: dict[str, tuple[Callable[[], Any], Any]] = {
+    "dict": (lambda: {"a": {"b": []}}, {"a": {"b": []}}),
+    "empty dict": (dict, {}),
+    "list": (lambda: [1, [2, [3]]], [1, [2, [3]]]),
+    "tuple": (lambda: (1, (2,)), [1, [2]]),
+    "text": (lambda: "Käse 🧀", "Käse 🧀"),
+    "empty text": (str, ""),
+    "NUL": (lambda: "a\x00b", "a\x00b"),
+    "lone surrogate": (lambda: {"\udc80": "\ud800"}, {"\udc80": "\ud800"}),
+    "int": (lambda: -(2**70), -(2**70)),
+    "int of 4,300 digits": (lambda: 10**4299, 10**4299),
+    "zero": (int, 0),
+    "float": (lambda: 0.1, 0.1),
+    "smallest float": (lambda: 5e-324, 5e-324),
+    "true": (lambda: True, True),
+    "false": (lambda: False, False),
+    "None inside": (lambda: [None], [None]),
+    "datetime": (lambda: datetime(2026, 6, 14, 18, 0, 0, 123456, UTC), "2026-06-14T18:00:00.123456Z"),
+    "date": (lambda: date(2026, 6, 14), "2026-06-14"),
+    "time": (lambda: dt_time(18, 0, 0, 5), "18:00:00.000005"),
+    "timedelta": (lambda: timedelta(days=1, seconds=2, microseconds=3), "P1DT00H00M02.000003S"),
+    "Decimal": (lambda: Decimal("1.10"), "1.10"),
+    "UUID": (lambda: UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+    "lazy text": (lambda: gettext_lazy("No"), "No"),
+    "enum member": (lambda: [Colour.RED, StepState.PENDING], ["red", "pending"]),
+    "dataclass": (lambda: Point(1, [Colour.RED]), {"x": 1, "y": ["red"]}),
+    "model": (Model, {"at": "2026-06-14"}),
+}
+
+
+def _in_itself() -> list[Any]:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+UNSTORABLE: dict[str, Callable[[], Any]] = {
+    "file": lambda: Path(__file__).open(),  # noqa: SIM115 - the handle is what is returned
+    "set": lambda: {1, 2},
+    "bytes": lambda: b"\x00",
+    "nan": lambda: [float("nan")],
+    "infinity": lambda: {"a": float("-inf")},
+    "object": object,
+    "number as a key": lambda: {1: "one"},
+    "too long": lambda: "x" * 1_000_001,
+    "too deep": lambda: _nested(100_000),
+    "itself": _in_itself,
+}
 
 
 @step
@@ -40,24 +178,499 @@ def fail_times(ctx: StepContext, times: int) -> str:
 
 
 @step
-def snooze_once(ctx: StepContext, seconds: float = 30) -> Any:
-    """Snooze the first time, told by the progress it keeps in its arguments' list."""
-    raise Snooze(seconds)
+def snooze_once(ctx: StepContext, seconds: float = 30) -> str:
+    """Snooze in the first execution, return in the second."""
+    if executions_before(ctx) == 0:
+        raise Snooze(seconds)
+    return "awake"
 
 
 @step
-def discard(ctx: StepContext, reason: str = "no use") -> None:
+def snooze_times(ctx: StepContext, times: int) -> str:
+    """Snooze for so many executions, then complete."""
+    if executions_before(ctx) < times:
+        return Snooze(0)  # type: ignore[return-value]
+    return "awake"
+
+
+@step
+def snooze_for(ctx: StepContext, amount: float, unit: str = "seconds", way: str = "return") -> Any:
+    """Snooze, by a number or a timedelta, returned or raised."""
+    if executions_before(ctx):
+        return "awake"
+    directive = Snooze(timedelta(**{unit: amount}) if unit != "number" else amount)
+    return _done(directive, way)
+
+
+@step(backoff=0)
+def fail_then_snooze(ctx: StepContext) -> str:
+    """Fail, then snooze in the second attempt, then complete."""
+    match executions_before(ctx):
+        case 0:
+            msg = "before the nap"
+            raise RuntimeError(msg)
+        case 1:
+            raise Snooze(60)
+    return "done"
+
+
+@step
+def discard(ctx: StepContext, reason: str = "no use", way: str = "raise") -> Any:
     """Give up at once."""
-    raise Discard(reason)
+    return _done(Discard(reason), way)
 
 
 @step
-def cancel(ctx: StepContext, reason: str = "not wanted") -> None:
+def cancel(ctx: StepContext, reason: str = "not wanted", way: str = "raise") -> Any:
     """Call itself off."""
-    raise Cancel(reason)
+    return _done(Cancel(reason), way)
 
 
 @step
 async def later(ctx: StepContext, value: Any = "async") -> Any:
     """An async body."""
+    return value
+
+
+@step
+async def later_total(ctx: StepContext) -> int:
+    """Add up the results, in a coroutine."""
+    return sum(ctx.results.values())
+
+
+@step
+async def later_group(ctx: StepContext, name: str) -> int:
+    """Write a row from a coroutine, and count what is there."""
+    await Group.objects.acreate(name=name)
+    return await Group.objects.filter(name=name).acount()
+
+
+@step
+async def later_way(ctx: StepContext, way: str) -> Any:
+    """Steer from a coroutine."""
+    match way:
+        case "snooze" if executions_before_async(ctx) == 0:
+            raise Snooze(30)
+        case "discard":
+            return Discard("no use")
+        case "raise":
+            msg = "from a coroutine"
+            raise RuntimeError(msg)
+    return "done"
+
+
+@step
+def leave(ctx: StepContext) -> None:
+    """Ask the process to end."""
+    raise SystemExit(3)
+
+
+# Bodies that look at their context ---------------------------------------------------------------------------------
+
+
+@step
+def about(ctx: StepContext, word: str = "a") -> dict[str, Any]:
+    """Return what the context says."""
+    return {
+        "workflow_id": str(ctx.workflow_id),
+        "workflow_name": ctx.workflow_name,
+        "step_name": ctx.step_name,
+        "attempt": ctx.attempt,
+        "max_attempts": ctx.max_attempts,
+        "args": ctx.args,
+        "model": ctx.model,
+        "is_cancelled": ctx.is_cancelled,
+    }
+
+
+@step
+def own_result(ctx: StepContext) -> Any:
+    """Read the own result, before there is one."""
+    return ctx.own_result
+
+
+@step
+def lookups(ctx: StepContext) -> dict[str, Any]:
+    """Ask for results in every way there is."""
+    asked: dict[str, Any] = {"keys": list(ctx.results), "length": len(ctx.results)}
+    for name in ("one", "none", "other", "nowhere"):
+        try:
+            ctx.results[name]
+        except LookupError as exc:
+            asked[name] = [type(exc).__name__, str(exc)]
+        asked[f"{name} by get"] = ctx.results.get(name, "default")
+        asked[f"{name} in"] = name in ctx.results
+    return asked
+
+
+@step
+def report(ctx: StepContext, upto: int = 2) -> None:
+    """Tell how far it is."""
+    for current in range(upto + 1):
+        ctx.progress(current, upto, f"{current} of {upto}")
+
+
+@step(backoff=0)
+def report_and_fail(ctx: StepContext) -> None:
+    """Tell how far it is, and fail."""
+    ctx.progress(1, 3)
+    ctx.progress(2, 3, "nearly")
+    msg = "not quite"
+    raise RuntimeError(msg)
+
+
+@step
+def log(ctx: StepContext) -> None:
+    """Write one record."""
+    ctx.logger.warning("something to say")
+
+
+@step
+def query(ctx: StepContext) -> int:
+    """Read all results and the number of them."""
+    return len(dict(ctx.results))
+
+
+# Bodies that remember that they ran, for tests in one process -------------------------------------------------------
+
+_ran: list[tuple[UUID, str]] = []
+_heard: dict[UUID, list[tuple[str, str, str]]] = defaultdict(list)
+
+
+@step
+def ran(ctx: StepContext, value: Any = None) -> Any:
+    """Remember that it ran."""
+    _ran.append((ctx.workflow_id, ctx.step_name))
+    return value
+
+
+@step
+def ran_and_failed(ctx: StepContext) -> None:
+    """Remember that it ran, and fail."""
+    _ran.append((ctx.workflow_id, ctx.step_name))
+    msg = "it failed"
+    raise RuntimeError(msg)
+
+
+def bodies_of(run: WorkflowRun) -> list[str]:
+    """The steps of a run whose bodies ran in this process, in order."""
+    return [name for run_id, name in _ran if run_id == run.pk]
+
+
+def bodies_of_all(*runs: WorkflowRun) -> list[str]:
+    """The steps of several runs whose bodies ran in this process, in order."""
+    return [name for run_id, name in _ran if run_id in {run.pk for run in runs}]
+
+
+@step
+def hooked(ctx: StepContext, word: str = "a") -> str:
+    """Has a hook for either state."""
+    return word
+
+
+@hooked.on_dependency_cancelled
+def hear_of_cancel(ctx: StepContext, reason: str) -> None:
+    """Remember the call."""
+    _heard[ctx.workflow_id].append((ctx.step_name, "cancelled", reason))
+
+
+@hooked.on_dependency_discarded
+def hear_of_discard(ctx: StepContext, reason: str) -> None:
+    """Remember the call."""
+    _heard[ctx.workflow_id].append((ctx.step_name, "discarded", reason))
+
+
+@step
+def badly_hooked(ctx: StepContext) -> None:
+    """Has a hook that raises."""
+
+
+@badly_hooked.on_dependency_discarded
+def raise_in_hook(ctx: StepContext, reason: str) -> None:
+    """Remember the call, and fail."""
+    _heard[ctx.workflow_id].append((ctx.step_name, "discarded", reason))
+    msg = "the hook failed"
+    raise RuntimeError(msg)
+
+
+@step(timeout=0.2)
+def slowly_hooked(ctx: StepContext) -> None:
+    """Has a hook that never ends by itself."""
+
+
+@slowly_hooked.on_dependency_discarded
+def hang_in_hook(ctx: StepContext, reason: str) -> None:
+    """Remember the call, and hang."""
+    _heard[ctx.workflow_id].append((ctx.step_name, "discarded", reason))
+    time.sleep(60)
+
+
+@step(name="hooked-by-another-name")
+def hooked_by_name(ctx: StepContext) -> None:
+    """Has a hook, and a name that does not tell its module."""
+
+
+@hooked_by_name.on_dependency_discarded
+def hear_by_name(ctx: StepContext, reason: str) -> None:
+    """Remember the call."""
+    _heard[ctx.workflow_id].append((ctx.step_name, "discarded", reason))
+
+
+@step
+def curious(ctx: StepContext) -> None:
+    """Has a hook that looks at its context."""
+
+
+@curious.on_dependency_discarded
+def look_around(ctx: StepContext, reason: str) -> None:
+    """Remember what the context says."""
+    _heard[ctx.workflow_id].append((ctx.step_name, ctx.workflow_name, json.dumps(dict(ctx.results))))
+
+
+def hooks_of(run: WorkflowRun) -> list[tuple[str, str, str]]:
+    """The hooks called for a run in this process: the step, the state, the reason."""
+    return _heard[run.pk]
+
+
+# Bodies that lose what they hold -----------------------------------------------------------------------------------
+
+
+@step
+def outlive_lease(ctx: StepContext) -> str:
+    """Lose the first attempt to the sweep while it runs, and return a result all the same."""
+    from baton.sweep import sweep
+
+    if ctx.attempt == 1:
+        _of(ctx).update(lease_until=timezone.now() - timedelta(seconds=1))
+        sweep()
+        return "of the first attempt"
+    return "of the second attempt"
+
+
+@step
+def cancel_own_run(ctx: StepContext) -> dict[str, Any]:
+    """Cancel the run this body belongs to, and see what it is told."""
+    before = ctx.is_cancelled
+    WorkflowRun.objects.get(pk=ctx.workflow_id).cancel("by a body")
+    time.sleep(0.11)
+    told = ctx.is_cancelled
+    _ran.append((ctx.workflow_id, f"before {before}, after {told}"))
+    return {"dropped": True}
+
+
+@step(timeout=0.1, max_attempts=1)
+def hang(ctx: StepContext, way: str = "sleep") -> str:
+    """Take longer than it may."""
+    try:
+        time.sleep(30)
+    except Exception:  # noqa: BLE001 - as an SDK does
+        return "swallowed"
+    return "slept"
+
+
+@step(timeout=0.1, max_attempts=1)
+def hang_and_return(ctx: StepContext) -> str:
+    """Take longer than it may, and catch whatever it is told."""
+    try:
+        time.sleep(30)
+    except BaseException:  # noqa: BLE001 - as nobody should
+        return "swallowed"
+    return "slept"
+
+
+@step(timeout=0.1, max_attempts=1)
+async def hang_async(ctx: StepContext) -> None:
+    """Take longer than it may, in a coroutine."""
+    import asyncio
+
+    await asyncio.sleep(30)
+
+
+@step(timeout=0.1, max_attempts=2, backoff=0, retry_on=StepTimeoutError)
+def hang_at_first(ctx: StepContext) -> str:
+    """Take longer than it may in the first attempt."""
+    if ctx.attempt == 1:
+        time.sleep(30)
+    return "done"
+
+
+# Bodies inside the transaction that settles them -------------------------------------------------------------------
+
+
+@step(atomic=True, backoff=0)
+def write_group(ctx: StepContext, name: str, then: str = "return") -> Any:
+    """Write a row, and go on as told."""
+    Group.objects.create(name=name)
+    match then:
+        case "raise":
+            msg = "after the write"
+            raise RuntimeError(msg)
+        case "set":
+            return {1}
+        case "discard":
+            raise Discard("no use")
+        case "report":
+            ctx.progress(1, 2, "half")
+    return Group.objects.filter(name=name).count()
+
+
+@step(atomic=True, max_attempts=1)
+def break_transaction(ctx: StepContext, name: str) -> str:
+    """Let the database refuse a statement, and look away."""
+    from django.db import IntegrityError
+
+    Group.objects.create(name=name)
+    try:
+        Group.objects.create(name=name)
+    except IntegrityError:
+        return "looked away"
+    return "never"
+
+
+# Bodies of real workers ----------------------------------------------------------------------------------------------
+
+
+@step
+def trace(ctx: StepContext, folder: str, seconds: float = 0.0) -> str:
+    """Leave a trace of the body's begin and end."""
+    _leave(ctx, folder, "begins")
+    time.sleep(seconds)
+    _leave(ctx, folder, "ends")
+    return ctx.step_name
+
+
+@step
+async def trace_async(ctx: StepContext, folder: str) -> str:
+    """The same in a coroutine."""
+    _leave(ctx, folder, "begins")
+    return ctx.step_name
+
+
+@step
+def meet(ctx: StepContext, folder: str, other: str) -> str:
+    """Wait until the other body is running too."""
+    (Path(folder) / ctx.step_name).touch()
+    wait_until((Path(folder) / other).exists, what=f"the body of {other}")
+    return "met"
+
+
+@step
+def wait_for_file(ctx: StepContext, folder: str, name: str = "go") -> str:
+    """Wait until a file is there."""
+    _leave(ctx, folder, "begins")
+    wait_until((Path(folder) / name).exists, what=name)
+    return ctx.step_name
+
+
+@step(backoff=0)
+def die(ctx: StepContext, folder: str) -> str:
+    """Kill the worker in the first attempt."""
+    _leave(ctx, folder, "begins")
+    if ctx.attempt == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "survived"
+
+
+@step
+def die_once_settled(ctx: StepContext, folder: str) -> str:
+    """Kill the worker when this step is settled, before its bell is acknowledged."""
+    _leave(ctx, folder, "begins")
+
+    def kill(*, node_id: int, state: str, step_name: str, **_: Any) -> None:
+        if state == "completed" and step_name == ctx.step_name:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    step_transitioned.connect(kill, weak=False)
+    return "stored"
+
+
+@step(max_attempts=2, backoff=0)
+def hang_for_seconds(ctx: StepContext, folder: str, seconds: float) -> str:
+    """Take its time."""
+    _leave(ctx, folder, "begins")
+    time.sleep(seconds)
+    return "never told to stop"
+
+
+@step
+def watch_for_cancel(ctx: StepContext, folder: str) -> str:
+    """Run until it is told that the run was cancelled."""
+    _leave(ctx, folder, "begins")
+    wait_until(lambda: ctx.is_cancelled, what="the cancel")
+    _leave(ctx, folder, "told")
+    return "dropped"
+
+
+def traces(folder: Path, name: str | None = None) -> list[dict[str, Any]]:
+    """What the bodies left in a folder, of one step or of all, in the order of time."""
+    path = folder / "traces"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return sorted((line for line in lines if name in (None, line["step"])), key=lambda line: int(line["at"]))
+
+
+# Plain tasks of django-q2, no steps ----------------------------------------------------------------------------------
+
+
+def plain_task() -> str:
+    """Do nothing, and leave a row of django-q2's behind."""
+    return "done"
+
+
+# Given where steps are added -----------------------------------------------------------------------------------------
+
+
+def seven_seconds(attempt: int, error: BaseException) -> float:
+    """A backoff that knows the attempt and the error."""
+    return 7.0 * attempt + len(str(error))
+
+
+def no_backoff(attempt: int, error: BaseException) -> float:
+    """A backoff that fails itself."""
+    raise LookupError
+
+
+class RefusedError(Exception):
+    """An error of these tests' own."""
+
+
+@step(max_attempts=3, backoff=0)
+def refuse(ctx: StepContext) -> None:
+    """Raise the tests' own error."""
+    raise RefusedError("refused")
+
+
+def executions_before(ctx: StepContext) -> int:
+    """How many executions of the step have ended."""
+    return sum(entry["count"] for entry in _of(ctx).get().attempt_log)
+
+
+def executions_before_async(ctx: StepContext) -> int:
+    """The same, asked inside an event loop."""
+    from baton.results import outside_event_loop
+
+    return outside_event_loop(lambda: executions_before(ctx))
+
+
+def _of(ctx: StepContext) -> Any:
+    return WorkflowNode.objects.filter(run_id=ctx.workflow_id, name=ctx.step_name)
+
+
+def _done(directive: Exception, way: str) -> Any:
+    if way == "raise":
+        raise directive
+    return directive
+
+
+def _leave(ctx: StepContext, folder: str, what: str) -> None:
+    line = {"step": ctx.step_name, "run": str(ctx.workflow_id), "what": what, "at": time.monotonic_ns()}
+    line |= {"attempt": ctx.attempt, "pid": os.getpid()}
+    # One write of a few bytes to a file opened for appending: whole, or after a kill not there at all.
+    with (Path(folder) / "traces").open("ab", buffering=0) as file:
+        file.write(json.dumps(line).encode() + b"\n")
+
+
+def _nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
     return value

@@ -12,13 +12,13 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 from xml.etree import ElementTree as ET
 
-from scripts.processes import leave, run, say
+from scripts.processes import Program, leave, run, run_together, say
 from scripts.services import DATABASE_URL, REDIS_URL, ServiceError, postgres, valkey
 
 AT_HAND = "--suites-at-hand"
@@ -33,21 +33,23 @@ class Suite:
     """One run of pytest."""
 
     title: str
-    environment: Mapping[str, str]
+    database: str
+    broker: str
+    marks: str
+    """Which tests belong to it, as pytest's `-m` has it."""
     servers: tuple[str, ...] = ()
     """The variables that name what it runs on."""
-    arguments: tuple[str, ...] = ()
 
 
-SUITES = (
-    Suite("SQLite, ORM broker", {"BATON_TEST_DB": "sqlite", "BATON_TEST_BROKER": "orm"}),
-    Suite("PostgreSQL, ORM broker", {"BATON_TEST_DB": "postgres", "BATON_TEST_BROKER": "orm"}, (DATABASE_URL,)),
-    Suite(
-        "PostgreSQL, Redis broker",
-        {"BATON_TEST_DB": "postgres", "BATON_TEST_BROKER": "redis"},
-        (DATABASE_URL, REDIS_URL),
-        ("-m", "broker"),
+# What stands together runs at the same time, one on each core: most tests wait more than they work.
+ROUNDS = (
+    (
+        Suite("SQLite", "sqlite", "orm", "not quiet"),
+        Suite("PostgreSQL", "postgres", "orm", "not quiet", (DATABASE_URL,)),
     ),
+    (Suite("SQLite, what measures time", "sqlite", "orm", "quiet"),),
+    (Suite("PostgreSQL, what measures time", "postgres", "orm", "quiet", (DATABASE_URL,)),),
+    (Suite("PostgreSQL, Redis broker", "postgres", "redis", "broker", (DATABASE_URL, REDIS_URL)),),
 )
 
 
@@ -112,25 +114,37 @@ def run_all_suites(arguments: Sequence[str]) -> tuple[Tally, list[str]]:
 def run_suites_at_hand(arguments: Sequence[str]) -> tuple[Tally, list[str]]:
     """Run the suites whose servers the environment names; return the counts and what failed."""
     tally, failed = Tally(), []
-    for suite in SUITES:
-        if all(os.environ.get(variable) for variable in suite.servers):
-            of_suite, succeeded = run_suite(suite, arguments)
+    for together in ROUNDS:
+        at_hand = [suite for suite in together if all(os.environ.get(variable) for variable in suite.servers)]
+        if not at_hand:
+            continue
+        for suite, (of_suite, succeeded) in zip(at_hand, run_suites(at_hand, arguments), strict=True):
             tally += of_suite
             if not succeeded:
                 failed.append(suite.title)
     return tally, failed
 
 
-def run_suite(suite: Suite, arguments: Sequence[str]) -> tuple[Tally, bool]:
-    """Run pytest once; return its counts and whether it succeeded."""
-    say(suite.title)
+def run_suites(suites: Sequence[Suite], arguments: Sequence[str]) -> list[tuple[Tally, bool]]:
+    """Run some suites at the same time; return the counts of each and whether it succeeded."""
+    say(" and ".join(suite.title for suite in suites))
     with tempfile.TemporaryDirectory(prefix="baton-report-") as folder:
-        report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", f"--junitxml={report}", *suite.arguments, *arguments]
-        status = run(command, suite.environment)
-        tally = Tally.read(report)
-    nothing_chosen = status == NO_TESTS_COLLECTED and bool(arguments)
-    succeeded = status == 0 or nothing_chosen
+        reports = [Path(folder) / f"{number}.xml" for number in range(len(suites))]
+        programs = [
+            Program(
+                [sys.executable, "-m", "pytest", f"--junitxml={report}", "-m", suite.marks, *arguments],
+                {"BATON_TEST_DB": suite.database, "BATON_TEST_BROKER": suite.broker},
+            )
+            for suite, report in zip(suites, reports, strict=True)
+        ]
+        statuses = run_together(programs)
+        tallies = [Tally.read(report) for report in reports]
+    return [judge(tally, status, narrowed=bool(arguments)) for tally, status in zip(tallies, statuses, strict=True)]
+
+
+def judge(tally: Tally, status: int, *, narrowed: bool) -> tuple[Tally, bool]:
+    """Return the counts with what they do not show, and whether the suite succeeded."""
+    succeeded = status == 0 or (status == NO_TESTS_COLLECTED and narrowed)
     if not succeeded and not tally.failed:
         tally += Tally(failed=1)  # pytest itself failed, or found no test
     return tally, succeeded
@@ -139,7 +153,7 @@ def run_suite(suite: Suite, arguments: Sequence[str]) -> tuple[Tally, bool]:
 def run_check(name: str) -> bool:
     """Run another target of the Makefile; return whether it succeeded."""
     say(name)
-    return run(["make", "--no-print-directory", name], {}) == 0
+    return run(Program(["make", "--no-print-directory", name])) == 0
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.processes import leave, run
+from scripts.processes import Program, leave, run, say
 from scripts.services import DATABASE_URL, REDIS_URL, postgres, valkey
 
 
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
             DATABASE_URL: servers.enter_context(postgres()).url,
             REDIS_URL: servers.enter_context(valkey()).url,
         }
-        return run([sys.executable, "-m", "tox", *chosen, *arguments], environment)
+        return run(Program([sys.executable, "-m", "tox", *chosen, *arguments], environment))
 
 
 def put_interpreters_on_path() -> None:
@@ -50,7 +50,7 @@ def environments_at_hand() -> list[str]:
     names = listed.stdout.split()
     missing = [name for name in names if not has_interpreter(name)]
     if missing:
-        print(f"==> Left out, for want of their Python: {', '.join(missing)}", flush=True)
+        say(f"Left out, for want of their Python: {', '.join(missing)}")
     return ["-e", ",".join(name for name in names if name not in missing)]
 
 

@@ -144,10 +144,10 @@ def run_suites(suites: Sequence[Suite], arguments: Sequence[str]) -> list[tuple[
 
 def judge(tally: Tally, status: int, *, narrowed: bool) -> tuple[Tally, bool]:
     """Return the counts with what they do not show, and whether the suite succeeded."""
-    succeeded = status == 0 or (status == NO_TESTS_COLLECTED and narrowed)
-    if not succeeded and not tally.failed:
+    fine = status == 0 or (status == NO_TESTS_COLLECTED and narrowed)
+    if not fine and not tally.failed:
         tally += Tally(failed=1)  # pytest itself failed, or found no test
-    return tally, succeeded
+    return tally, tally.failed == 0
 
 
 def run_check(name: str) -> bool:

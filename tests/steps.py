@@ -49,6 +49,12 @@ def add(ctx: StepContext, left: int, right: int = 0) -> int:
 
 
 @step
+def repeat(ctx: StepContext, chars: int) -> str:
+    """Return a text that takes so many characters as JSON."""
+    return "x" * (chars - 2)
+
+
+@step
 def keywords(ctx: StepContext, **values: Any) -> dict[str, Any]:
     """Return whatever it is given by name."""
     return values
@@ -525,6 +531,14 @@ def break_transaction(ctx: StepContext, name: str) -> str:
     except IntegrityError:
         return "looked away"
     return "never"
+
+
+@step
+def write_group_and_fail(ctx: StepContext, name: str) -> None:
+    """Write a row, and fail."""
+    Group.objects.create(name=name)
+    msg = "after the write"
+    raise RuntimeError(msg)
 
 
 # Bodies of real workers ----------------------------------------------------------------------------------------------

@@ -4,26 +4,45 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NoReturn
 
 from baton.exceptions import ReferencePathError
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
-@dataclass(frozen=True, slots=True)
 class Reference:
     """A place in the result of another step, known when the step that asks for it is due.
 
     Made by :func:`result_of`; a part of it is had by subscription.
+
+    Attributes:
+        step: The name of the step whose result is meant.
+        path: The keys and indexes that lead to the part that is meant.
     """
 
+    # No dataclass: the values of one can be stored, and a reference in the wrong place has to be refused.
+    __slots__ = ("path", "step")
     step: str
-    """The name of the step whose result is meant."""
-    path: tuple[str | int, ...] = ()
-    """The keys and indexes that lead to the part that is meant."""
+    path: tuple[str | int, ...]
+
+    def __init__(self, step: str, path: tuple[str | int, ...] = ()) -> None:
+        object.__setattr__(self, "step", step)
+        object.__setattr__(self, "path", path)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        msg = f"{self!r} cannot be changed."
+        raise AttributeError(msg)
+
+    def __reduce__(self) -> tuple[type[Reference], tuple[str, tuple[str | int, ...]]]:
+        return Reference, (self.step, self.path)
+
+    def __eq__(self, other: object) -> bool:
+        return (self.step, self.path) == (other.step, other.path) if isinstance(other, Reference) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((self.step, self.path))
 
     def __getitem__(self, key: str | int) -> Reference:
         if isinstance(key, bool) or not isinstance(key, (str, int)):

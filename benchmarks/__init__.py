@@ -1,0 +1,1 @@
+"""How fast Baton is beside raw django-q2, on real workers: ``python -m benchmarks``."""

@@ -1,0 +1,49 @@
+"""The project that is measured; what differs between two clusters comes through the environment."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from benchmarks.environment import DATABASE_VARIABLE, Q_CLUSTER_VARIABLE, RAW_VARIABLE
+
+
+def database_from(url: str) -> dict[str, Any]:
+    """Translate ``postgresql://…`` or ``sqlite:///path`` into an entry of ``DATABASES``."""
+    parts = urlsplit(url)
+    if parts.scheme == "sqlite":
+        return {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": parts.path,
+            "CONN_MAX_AGE": None,
+            "OPTIONS": {
+                "timeout": 20,
+                "transaction_mode": "IMMEDIATE",
+                "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+            },
+        }
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": parts.path.lstrip("/"),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": parts.hostname or "",
+        "PORT": str(parts.port or ""),
+        "CONN_MAX_AGE": None,
+    }
+
+
+SECRET_KEY = "a benchmark keeps no secrets"  # noqa: S105 - it signs the messages of a throw-away database
+USE_TZ = True
+TIME_ZONE = "UTC"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+DATABASES = {"default": database_from(os.environ[DATABASE_VARIABLE])}
+
+# Raw django-q2 is measured in a project without Baton, so that its memory is its own.
+INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "django_q"]
+if not os.environ.get(RAW_VARIABLE):
+    INSTALLED_APPS += ["baton", "benchmarks"]
+
+Q_CLUSTER: dict[str, Any] = json.loads(os.environ[Q_CLUSTER_VARIABLE])

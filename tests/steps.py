@@ -411,17 +411,6 @@ def hang_in_hook(ctx: StepContext, reason: str) -> None:
     time.sleep(60)
 
 
-@step(name="hooked-by-another-name")
-def hooked_by_name(ctx: StepContext) -> None:
-    """Has a hook, and a name that does not tell its module."""
-
-
-@hooked_by_name.on_dependency_discarded
-def hear_by_name(ctx: StepContext, reason: str) -> None:
-    """Remember the call."""
-    _heard[ctx.workflow_id].append((ctx.step_name, "discarded", reason))
-
-
 @step
 def curious(ctx: StepContext) -> None:
     """Has a hook that looks at its context."""
@@ -436,6 +425,11 @@ def look_around(ctx: StepContext, reason: str) -> None:
 def hooks_of(run: WorkflowRun) -> list[tuple[str, str, str]]:
     """The hooks called for a run in this process: the step, the state, the reason."""
     return _heard[run.pk]
+
+
+def forget_hooks_of(run: WorkflowRun) -> None:
+    """Forget the calls of a run's hooks."""
+    del _heard[run.pk]
 
 
 # Bodies that lose what they hold -----------------------------------------------------------------------------------
@@ -462,6 +456,30 @@ def cancel_own_run(ctx: StepContext) -> dict[str, Any]:
     told = ctx.is_cancelled
     _ran.append((ctx.workflow_id, f"before {before}, after {told}"))
     return {"dropped": True}
+
+
+@step
+def outlive_lease_and_fail(ctx: StepContext) -> str:
+    """Lose the first attempt to the sweep while it runs, and give up all the same."""
+    if outlive_lease(ctx) == "of the first attempt":
+        raise Discard("too late")
+    return "of the second attempt"
+
+
+@step
+def insert_urgent(ctx: StepContext, name: str) -> None:
+    """Insert another workflow, more urgent than this one."""
+    from baton import Workflow
+
+    Workflow(name).add("urgent 1", ran, priority=-1).add("urgent 2", ran, priority=-1).insert()
+
+
+@step
+def ring_count(ctx: StepContext) -> int:
+    """Count the bells that wait."""
+    from baton import q2
+
+    return q2.waiting_bells("default")
 
 
 @step(timeout=0.1, max_attempts=1)

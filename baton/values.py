@@ -231,7 +231,7 @@ class _Walk:
         self._enter(model)
         try:
             dumped = model.model_dump(mode="json")
-        except Exception:  # noqa: BLE001 - where JSON cannot be had, the fields say which one is at fault
+        except TypeError:  # One that looks like pydantic's and knows no mode.
             dumped = model.model_dump()
         contents = self.plain(dumped)
         self._leave(model)

@@ -300,6 +300,16 @@ class Broken:
         raise RuntimeError(msg)
 
 
+class HalfJSON:
+    """As a model whose JSON fails, for another reason than a set that would have become a list in it."""
+
+    def model_dump(self, *, mode: str = "python") -> dict[str, Any]:
+        if mode == "json":
+            msg = "Unable to serialize unknown type"
+            raise ValueError(msg)
+        return {"fine": {1}}
+
+
 class Endless:
     def model_dump(self, *, mode: str = "python") -> Any:
         return Endless()
@@ -380,6 +390,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "in a model": (Answer(a=[b""]), f'value["a"][0] is of type bytes, {NOT_JSON}: decode it'),
     "in an enum": (Enum("Bad", {"A": b""}), "value is the class Bad"),
     "broken model": ([Broken()], "value[0] is not readable: RuntimeError: no network"),
+    "model without JSON": ([HalfJSON()], "value[0] is not readable: ValueError: Unable to serialize unknown type"),
     "broken lazy text": ({"t": lazy(failing, str)()}, 'value["t"] is not readable: ValueError: no language'),
     "broken dict": ([Strange(a=1)], "value[0] is not readable: RuntimeError: not now"),
     "half-made dataclass": ([HalfMade(1)], "value[0] is not readable: AttributeError: "),

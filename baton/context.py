@@ -26,7 +26,7 @@ class StepContext:
     step_name: str
     """The step's name within the workflow."""
     attempt: int = 1
-    """Which execution this is: 1, 2, …; snoozes are not counted."""
+    """Which execution this is, from 1; snoozes are not counted."""
     max_attempts: int = 1
     """How many executions count at most."""
     args: dict[str, Any] = field(default_factory=dict)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 
 class BatonError(Exception):
@@ -252,11 +251,3 @@ class UnknownStepError(BatonError):
             f"No step is registered as {name!r}{': ' + detail if detail else ''}. It was renamed, removed, or its "
             "module is not imported: keep the old name with @step(name=...), or move it to an app's steps.py."
         )
-
-
-class DuplicateRegistrationError(BatonError):
-    """Raised by perform-time lookups when two functions claim one step name."""
-
-    def __init__(self, name: str, paths: Sequence[Any]) -> None:
-        self.name = name
-        super().__init__(f"Two steps are registered as {name!r}: {', '.join(map(str, paths))}. Give one another name=.")

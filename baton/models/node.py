@@ -140,7 +140,7 @@ class WorkflowNode(models.Model):
 
     @property
     def attempts(self) -> list[dict[str, Any]]:
-        """One entry for each execution, the newest fifty: see the reference of the node row."""
+        """The newest fifty executions, an entry for each, as the reference of the node row tells."""
         entries = list(self.attempt_log)
         if self.state == StepState.EXECUTING:
             entries.append(

@@ -98,7 +98,7 @@ class WorkflowRun(models.Model):
             timeout: Seconds to wait at most; None waits as long as it takes.
 
         Returns:
-            The outcome: ``completed``, ``failed`` or ``cancelled``.
+            The outcome, which is ``completed``, ``failed`` or ``cancelled``.
 
         Raises:
             TimeoutError: The run was still running after ``timeout``.

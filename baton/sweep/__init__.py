@@ -69,7 +69,7 @@ def sweep() -> SweepReport:
     """Make one pass.
 
     Returns:
-        What was done. A part that fails does not stop the others: see ``errors``.
+        What was done. A part that fails does not stop the others, and is named in ``errors``.
     """
     report = SweepReport()
     started = time.monotonic()

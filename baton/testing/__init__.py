@@ -70,12 +70,12 @@ def drain(run: WorkflowRun, *, limit: int = 100_000) -> WorkflowRun:
         sql.execute(connection, _ELAPSE, [key])
         ready = sql.fetch(connection, _READY_OF_RUN, [key, _BATCH])
         for (node_id,) in ready:
+            if executions >= limit:
+                raise DrainLimitError(run, limit)
             claimed = claim(connection, node_id, worker=worker_name())
             if claimed is None:
                 continue
             executions += 1
-            if executions > limit:
-                raise DrainLimitError(run, limit)
             announce([Transition.executing(claimed)])
             execute(connection, Held(claim=claimed), until=None)
         if ready:
@@ -107,10 +107,10 @@ def perform(
         max_attempts: How many it is told there are, by default what the step says.
         step_name: The name it is told it has in the workflow.
         model: The language model it is told to use.
-        args: Its arguments.
+        args: Its arguments; one that is called like an option of this function is given by ``step.bind()``.
 
     Returns:
-        The value; what the body raises, :class:`~baton.Snooze` and its like included, is raised.
+        The value, or the directive that the body returned; whatever it raises is raised.
 
     Raises:
         TypeError: The arguments do not fit, or the value cannot be stored.

@@ -143,6 +143,11 @@ def test_problems_come_by_kind_and_then_in_the_order_of_the_steps(steps: Steps) 
             id="the shortest of a knot",
         ),
         pytest.param(
+            [("a", ["b", "c"]), ("b", ["a"]), ("c", ["d"]), ("d", ["a"])],
+            [("CycleError", {"cycle": ["a", "b"]})],
+            id="the shortest of a knot, named first",
+        ),
+        pytest.param(
             [("a", ["b"]), ("b", ["a"]), ("c", ["d", "a"]), ("d", ["c"])],
             [("CycleError", {"cycle": ["a", "b"]}), ("CycleError", {"cycle": ["c", "d"]})],
             id="two knots, one hanging on the other",

@@ -91,7 +91,7 @@ def autodiscover() -> None:
             continue
         try:
             import_module(name)
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             _failures[name] = f"{type(exc).__name__}: {exc}"
             logger.exception("%s could not be imported: its steps are unknown.", name)
 
@@ -117,7 +117,7 @@ def find_step(name: str, *, module: str = "") -> RegisteredStep:
             if exc.name is not None and candidate.startswith(exc.name):
                 continue
             detail = f"importing {candidate} raised {type(exc).__name__}: {exc}"
-        except Exception as exc:  # noqa: BLE001 - whatever a module raises, this step has no code
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever a module raises, this step has no code
             detail = f"importing {candidate} raised {type(exc).__name__}: {exc}"
         if name in _steps:
             return _steps[name]

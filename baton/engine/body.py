@@ -64,6 +64,7 @@ class Execution:
         self.results = DependencyResults(claim.name, claim.run_id, self._load(rows))
         self.progress: str | None = None
         self.raised = False
+        """True when the body did not return something that can stand: an atomic one is then rolled back."""
         # A transaction that somebody holds open around us, as a test does, is not ours to break.
         self._around = {each.alias for each in connections.all(initialized_only=True) if each.in_atomic_block}
         self._progress_written_at = 0.0
@@ -154,6 +155,7 @@ class Execution:
                 try:
                     text = returned.text()
                 except ResultNotStorableError as exc:
+                    self.raised = True
                     return self._failed(exc, seconds, progress)
                 return Verdict(
                     state=StepState.COMPLETED,

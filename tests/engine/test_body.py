@@ -358,10 +358,6 @@ def test_writes_of_an_atomic_body_are_kept_with_its_result():
         pytest.param(
             "set",
             "discarded",
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="the writes of an atomic body whose result cannot be stored are committed without it",
-            ),
         ),
     ],
 )
@@ -501,9 +497,6 @@ def test_reference_to_a_failed_step_that_is_ignored_is_none():
         pytest.param(
             "tests.leaving.step",
             "importing tests.leaving raised SystemExit",
-            marks=pytest.mark.xfail(
-                strict=True, raises=SystemExit, reason="a module that raises SystemExit ends the worker: find_step"
-            ),
         ),
     ],
 )

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+_SHOWN_NAMES = 20
+
+
 class BatonError(Exception):
     """The root of Baton's errors. Never raised itself."""
 
@@ -38,7 +41,8 @@ class CycleError(GraphError):
 
     def __init__(self, cycle: Sequence[str]) -> None:
         self.cycle = list(cycle)
-        path = " -> ".join([*self.cycle, self.cycle[0]])
+        shown = self.cycle if len(self.cycle) <= _SHOWN_NAMES else [*self.cycle[:_SHOWN_NAMES], "…"]
+        path = " -> ".join([*shown, self.cycle[0]])
         super().__init__(f"Steps wait for each other in a circle: {path}. Remove one of these dependencies.")
 
 

@@ -162,10 +162,16 @@ class WorkflowEdge(models.Model):
     """A dependency: ``node`` waits for ``dependency``."""
 
     id = models.BigAutoField(primary_key=True)
+    # No constraints in the database. When the row of a dependency is deleted, the edge stays and the sweep sees it; and
+    # PostgreSQL, which keeps the plan of its check from when the table was small, would read all nodes for each edge.
     node = models.ForeignKey(
-        WorkflowNode, on_delete=models.CASCADE, related_name="edges_in", db_index=False, verbose_name=_("step")
+        WorkflowNode,
+        on_delete=models.CASCADE,
+        related_name="edges_in",
+        db_index=False,
+        db_constraint=False,
+        verbose_name=_("step"),
     )
-    # No constraint in the database: when the row of a dependency is deleted, the edge stays and the sweep sees it.
     dependency = models.ForeignKey(
         WorkflowNode,
         on_delete=models.DO_NOTHING,

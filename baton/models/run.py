@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, models
@@ -146,7 +147,7 @@ class Steps(Mapping[str, "WorkflowNode"]):
     def __init__(self, run: WorkflowRun) -> None:
         self._run = run
 
-    def __getitem__(self, name: str) -> WorkflowNode:
+    def __getitem__(self, name: str | Enum) -> WorkflowNode:
         name = str(getattr(name, "value", name))
         node = self._run.nodes.filter(name=name).first()
         if node is None:
@@ -156,7 +157,7 @@ class Steps(Mapping[str, "WorkflowNode"]):
     def __contains__(self, name: object) -> bool:
         return self._run.nodes.filter(name=str(getattr(name, "value", name))).exists()
 
-    def get(self, name: str, default: Any = None) -> Any:
+    def get(self, name: str | Enum, default: Any = None) -> Any:
         """The node of that name, or the default."""
         try:
             return self[name]

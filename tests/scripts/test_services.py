@@ -31,7 +31,9 @@ from tests.utils import wait_until
 pytestmark = pytest.mark.sqlite
 
 START_BOTH = """
-import sys
+import signal, sys
+# Where the suite itself runs in the background, a shell has switched this signal off for all of its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from scripts.services import Postgres, Valkey
 with Postgres() as database, Valkey() as broker:
     print(database.pid, database.folder, broker.pid, broker.folder, flush=True)
@@ -125,7 +127,7 @@ def test_servers_end_with_the_process_that_started_them(repository: Path, end_wi
         process.stdin.flush()
     else:
         process.send_signal(end_with)
-    process.wait()
+    process.wait(timeout=60)
 
     wait_until(lambda: not any(map(runs, pids)), what="the servers' end")
     wait_until(lambda: not any(folder.exists() for folder in folders), what="the folders' removal")

@@ -18,6 +18,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.models import Group
+from django.db import connection
 from django.utils import timezone
 from django.utils.translation import gettext_lazy
 
@@ -331,10 +332,36 @@ def log(ctx: StepContext) -> None:
     ctx.logger.warning("something to say")
 
 
+def _mark() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 'body mark'")
+
+
 @step
-def query(ctx: StepContext) -> int:
-    """Read all results and the number of them."""
-    return len(dict(ctx.results))
+def mark(ctx: StepContext, value: Any = None) -> Any:
+    """Leave a mark among the statements."""
+    _mark()
+    return value
+
+
+@step
+def mark_total(ctx: StepContext) -> int:
+    """Leave a mark among the statements, and add up the results."""
+    _mark()
+    return sum(ctx.results.values())
+
+
+@step
+def mark_and_snooze(ctx: StepContext) -> None:
+    """Leave a mark among the statements, and snooze."""
+    _mark()
+    raise Snooze(30)
+
+
+@step
+def read_often(ctx: StepContext) -> int:
+    """Read each result ten times."""
+    return sum(ctx.results[name] for _ in range(10) for name in ctx.results)
 
 
 # Bodies that remember that they ran, for tests in one process -------------------------------------------------------

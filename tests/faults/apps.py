@@ -1,0 +1,25 @@
+"""Plants what the environment asks for in every process of a cluster."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from django.apps import AppConfig
+
+
+class FaultsConfig(AppConfig):
+    """The app `tests.faults`."""
+
+    name = "tests.faults"
+    label = "tests_faults"
+
+    def ready(self) -> None:
+        if folder := os.environ.get("BATON_TEST_EVENTS_FOLDER"):
+            from tests.faults.recorder import connect
+
+            connect(Path(folder))
+        if folder := os.environ.get("BATON_TEST_KILLS_FOLDER"):
+            from tests.faults.killpoints import plant
+
+            plant(Path(folder))

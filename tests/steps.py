@@ -18,7 +18,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.models import Group
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 from django.utils.translation import gettext_lazy
 
@@ -586,6 +586,27 @@ def write_group_and_fail(ctx: StepContext, name: str) -> None:
     raise RuntimeError(msg)
 
 
+@step
+def break_query(ctx: StepContext) -> None:
+    """Let the database refuse a statement."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT no_such_column FROM baton_workflownode")
+
+
+@step
+def leave_transaction_open(ctx: StepContext) -> str:
+    """Begin a transaction by hand and never end it."""
+    connection.set_autocommit(False)
+    Group.objects.create(name="left open")
+    return "left"
+
+
+@step
+def close_connection(ctx: StepContext) -> None:
+    """Close the database connection."""
+    connection.close()
+
+
 # Bodies of real workers ----------------------------------------------------------------------------------------------
 
 
@@ -686,6 +707,16 @@ def seven_seconds(attempt: int, error: BaseException) -> float:
 def no_backoff(attempt: int, error: BaseException) -> float:
     """A backoff that fails itself."""
     raise LookupError
+
+
+def negative_backoff(attempt: int, error: BaseException) -> float:
+    """A backoff that gives no time ahead."""
+    return -1
+
+
+def endless_backoff(attempt: int, error: BaseException) -> float:
+    """A backoff that gives no time at all."""
+    return float("inf")
 
 
 class RefusedError(Exception):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import psutil
+from django.db import connection
 
 from benchmarks.environment import Q_CLUSTER_VARIABLE, RAW_VARIABLE
 from scripts import watchdog
@@ -104,12 +105,24 @@ def pss_bytes(processes: list[psutil.Process]) -> int:
     return total
 
 
+def server_processes() -> list[psutil.Process]:
+    """Return the processes of the PostgreSQL on this machine that we are connected to; none for SQLite."""
+    if connection.vendor != "postgresql":
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        (backend,) = cursor.fetchone()
+    server = psutil.Process(backend).parent()
+    return [server, *server.children()] if server else []
+
+
 class Usage:
-    """What a cluster uses during a ``with`` block: CPU seconds, and the peak of its memory."""
+    """What a cluster uses during a ``with`` block: CPU seconds, its database's too, and the peak of its memory."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.cpu_seconds = 0.0
+        self.server_seconds = 0.0
         self.wall_seconds = 0.0
         self.peak_bytes = 0
         self._over = threading.Event()
@@ -118,16 +131,22 @@ class Usage:
     def __enter__(self) -> Self:
         self._sampler.start()
         self._cpu_before = cpu_seconds(self.cluster.tree())
+        self._server_before = cpu_seconds(server_processes())
         self._started = time.perf_counter()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.wall_seconds = time.perf_counter() - self._started
+        self.wall_seconds = self.wall_seconds or time.perf_counter() - self._started
         tree = self.cluster.tree()
         self.cpu_seconds = cpu_seconds(tree) - self._cpu_before
+        self.server_seconds = cpu_seconds(server_processes()) - self._server_before
         self._over.set()
         self._sampler.join()
         self.peak_bytes = max(self.peak_bytes, pss_bytes(tree))
+
+    def stop_the_clock(self) -> None:
+        """Take the time now; CPU is counted on until the end of the block."""
+        self.wall_seconds = time.perf_counter() - self._started
 
     def _sample(self) -> None:
         while not self._over.wait(PSS_SECONDS):

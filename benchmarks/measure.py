@@ -136,6 +136,7 @@ class Session:
                 workflows.warm_up(cluster)
                 for part in chosen:
                     figures |= self.measured(part, lambda part=part: parts[part](cluster))  # type: ignore[misc]
+                    workflows.wait_for_bells(cluster)
         if "W4" in self.parts:
             clean()
             figures |= self.measured("W4", lambda: workflows.big_insert(sizes))

@@ -21,22 +21,28 @@ from benchmarks.workloads import PATIENCE_SECONDS, Figures, Sizes, check_equal, 
 BATCH = 500
 
 
+def nothing_queued() -> bool:
+    """Whether every message has been acknowledged."""
+    return not OrmQ.objects.filter(key=Conf.CLUSTER_NAME).exists()
+
+
 def warm_up(cluster: Cluster) -> None:
     """Let every worker connect and import what it needs."""
     for _ in range(8):
         async_task(tasks.nap, 0.05)
-    wait_until(_nothing_queued, cluster=cluster, what="warming up")
+    wait_until(nothing_queued, cluster=cluster, what="warming up")
 
 
 def floor(cluster: Cluster, sizes: Sizes) -> Figures:
     """FLOOR: plain no-ops, queued in bulk, from the first line of queueing to the last acknowledgement."""
     with Usage(cluster) as usage:
         _queue_many("benchmarks.tasks.noop", sizes.noops)
-        wait_until(_nothing_queued, cluster=cluster, what="FLOOR")
+        wait_until(nothing_queued, cluster=cluster, what="FLOOR")
     _assert_no_failure("FLOOR")
     return {
         "floor_rate": sizes.noops / usage.wall_seconds,
         "floor_cpu_ms": usage.cpu_seconds / sizes.noops * 1000,
+        "floor_server_ms": usage.server_seconds / sizes.noops * 1000,
         "floor_memory": usage.peak_bytes / 2**20,
     }
 
@@ -46,7 +52,7 @@ def floor_one_by_one(cluster: Cluster, sizes: Sizes) -> Figures:
     started = time.perf_counter()
     for _ in range(sizes.noops):
         async_task(tasks.noop)
-    wait_until(_nothing_queued, cluster=cluster, what="FLOOR, one by one")
+    wait_until(nothing_queued, cluster=cluster, what="FLOOR, one by one")
     return {"floor_loop_rate": sizes.noops / (time.perf_counter() - started)}
 
 
@@ -59,7 +65,7 @@ def chain(cluster: Cluster, sizes: Sizes) -> Figures:
     group = links.run()
     wait_until(lambda: Success.objects.filter(group=group).count() >= sizes.chain, cluster=cluster, what="Chain")
     seconds = time.perf_counter() - started
-    wait_until(_nothing_queued, cluster=cluster, what="Chain")
+    wait_until(nothing_queued, cluster=cluster, what="Chain")
     check_equal("Chain", Success.objects.filter(group=group).count(), sizes.chain)
     _assert_no_failure("Chain")
     return {"chain_ms": seconds / sizes.chain * 1000}
@@ -76,7 +82,7 @@ def single_tasks(cluster: Cluster, sizes: Sizes, random_source: random.Random) -
         dones.append(time.time() - submitted)
         cluster.assert_alive()
         starts.append(started - submitted)
-        wait_until(_nothing_queued, cluster=cluster, what="W5")
+        wait_until(nothing_queued, cluster=cluster, what="W5")
     _assert_no_failure("W5")
     return {"raw_start_ms": statistics.median(starts) * 1000, "raw_done_ms": statistics.median(dones) * 1000}
 
@@ -114,10 +120,6 @@ def _queue_many(function: str, count: int) -> None:
                 task = {"id": number, "name": name, "func": function, "args": (), "kwargs": {}, "started": now}
                 packages.append(OrmQ(key=Conf.CLUSTER_NAME, payload=SignedPackage.dumps(task), lock=now))
             OrmQ.objects.bulk_create(packages)
-
-
-def _nothing_queued() -> bool:
-    return not OrmQ.objects.filter(key=Conf.CLUSTER_NAME).exists()
 
 
 def _assert_no_failure(what: str) -> None:

@@ -548,7 +548,7 @@ def hang_at_first(ctx: StepContext) -> str:
 # Bodies inside the transaction that settles them -------------------------------------------------------------------
 
 
-@step(atomic=True, backoff=0)
+@step(atomic=True, backoff=0, timeout=10)
 def write_group(ctx: StepContext, name: str, then: str = "return") -> Any:
     """Write a row, and go on as told."""
     Group.objects.create(name=name)
@@ -565,7 +565,7 @@ def write_group(ctx: StepContext, name: str, then: str = "return") -> Any:
     return Group.objects.filter(name=name).count()
 
 
-@step(atomic=True, max_attempts=1)
+@step(atomic=True, max_attempts=1, timeout=10)
 def break_transaction(ctx: StepContext, name: str) -> str:
     """Let the database refuse a statement, and look away."""
     from django.db import IntegrityError

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+import signal
+from io import StringIO
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
+
+from baton import Workflow
+from baton.engine.gate import claim
+from baton.models import WorkflowRun
+from baton.sweep.lease import SweeperLease
+from baton.testing import drain
+from tests import steps
+from tests.clock import expire_leases
+from tests.factories import WorkflowNodeFactory
+from tests.utils import wait_until
+
+pytestmark = pytest.mark.django_db
+
+KEYS = ["busy", "rescued", "readied", "mended", "hooks", "finished", "announced", "rung", "seconds", "errors"]
+
+
+def printed(*arguments: str) -> str:
+    out = StringIO()
+    call_command("baton_sweep", *arguments, stdout=out)
+    return out.getvalue()
+
+
+def lost_step() -> WorkflowRun:
+    run = Workflow("x").add("a", steps.nothing).insert()
+    claim(connection, run.steps["a"].pk, worker="elsewhere:1")
+    expire_leases(run)
+    return run
+
+
+def test_one_pass_mends_and_says_what_it_did():
+    run = lost_step()
+
+    out = printed()
+
+    assert out.startswith("rescued 1, readied 1, mended 0, hooks 0, finished 0, announced 0, rang 0; ")
+    assert drain(run).state == "completed"
+
+
+def test_json_is_one_document_with_the_counts():
+    lost_step()
+
+    report = json.loads(printed("--json"))
+
+    assert list(report) == KEYS
+    assert (report["rescued"], report["busy"], report["errors"]) == (1, False, {})
+
+
+def test_sweep_that_finds_another_at_work_says_so_and_succeeds():
+    with SweeperLease():
+        assert json.loads(printed("--json"))["busy"] is True
+        assert printed() == "Another sweep is at work; nothing was done.\n"
+
+
+def test_check_of_good_rows_succeeds():
+    drain(Workflow("x").add("a", steps.nothing).insert())
+
+    assert printed("--check") == "Every invariant holds.\n"
+    assert json.loads(printed("--check", "--json")) == {"ok": True, "broken": []}
+
+
+def test_check_of_a_broken_invariant_exits_with_1_and_tells_it(capsys):
+    node = WorkflowNodeFactory.create(remaining=0)
+    out = StringIO()
+
+    with pytest.raises(SystemExit) as exit_status:
+        call_command("baton_sweep", "--check", "--json", stdout=out)
+
+    assert exit_status.value.code == 1
+    assert json.loads(out.getvalue()) == {
+        "ok": False,
+        "broken": [f"step {node.pk} ({node.name}) is pending and waits for nothing"],
+    }
+
+
+def test_check_mends_nothing():
+    run = lost_step()
+
+    printed("--check")
+
+    assert run.steps["a"].state == "executing"
+
+
+def test_part_that_fails_makes_the_command_fail():
+    drain(Workflow("x").add("a", steps.nothing).insert())
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE baton_completion SET announced_at = NULL, finished_at = '2020-01-01 00:00:00+00:00', "
+            "failed_steps = 'no json'"
+        )
+
+    with pytest.raises(CommandError, match=r"Parts of the sweep failed, the others ran: announced: "):
+        printed()
+
+
+@pytest.mark.parametrize("interval", ["0", "-1", "nan", "inf", "soon", "86401"])
+def test_interval_that_is_none_is_refused(interval):
+    with pytest.raises(CommandError, match="interval"):
+        call_command("baton_sweep", "--watch", f"--interval={interval}")
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+def test_commands_exit_as_documented_in_a_shell(manage):
+    lost_step()
+
+    swept = manage("baton_sweep", "--json")
+    WorkflowNodeFactory.create(remaining=0)
+    checked = manage("baton_sweep", "--check", check=False)
+    misused = manage("baton_sweep", "--interval", "never", check=False)
+
+    assert json.loads(swept.stdout)["rescued"] == 1
+    assert (swept.returncode, checked.returncode, misused.returncode) == (0, 1, 2)
+    assert "is pending and waits for nothing" in checked.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.broker
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.django_db(transaction=True)
+def test_watch_sweeps_until_it_is_told_to_stop_and_stops_cleanly(manage, name):
+    run = lost_step()
+
+    process = manage.start("baton_sweep", "--watch", "--interval", "0.2", "--json")
+    wait_until(lambda: run.steps["a"].state == "available")
+    later = lost_step()
+    wait_until(lambda: later.steps["a"].state == "available")
+    process.send_signal(getattr(signal, name))
+    stdout, stderr = process.communicate(timeout=10)
+
+    assert process.returncode == 0
+    assert [line for line in stderr.splitlines() if "whose lease ran out" not in line] == []
+    reports = [json.loads(line) for line in stdout.splitlines()]
+    assert len(reports) >= 2
+    assert sum(report["rescued"] for report in reports) == 2

@@ -86,6 +86,13 @@ def made(ctx: StepContext, kind: str) -> Any:
 
 
 @step
+def change(ctx: StepContext, name: str) -> Any:
+    """Change a result in place, and return it."""
+    ctx.results[name].append("changed")
+    return ctx.results[name]
+
+
+@step
 def unmade(ctx: StepContext, kind: str) -> Any:
     """Return something that no row can hold, made here since no argument can carry it either."""
     return UNSTORABLE[kind]()
@@ -182,6 +189,12 @@ def fail_times(ctx: StepContext, times: int) -> str:
         msg = f"attempt {ctx.attempt}"
         raise RuntimeError(msg)
     return "done"
+
+
+@step
+def snooze(ctx: StepContext, seconds: float = 30) -> None:
+    """Snooze each time."""
+    raise Snooze(seconds)
 
 
 @step

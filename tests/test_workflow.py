@@ -213,7 +213,7 @@ def test_add_refuses_no_graph():
         (("x", steps.nothing), {"timeout": 0}, ValueError, "give seconds above 0"),
         (("x", steps.nothing), {"timeout": "1"}, TypeError, "give seconds"),
         (("x", steps.nothing), {"priority": 1.5}, TypeError, "give a whole number."),
-        (("x", steps.nothing), {"backoff": -1}, ValueError, "seconds are finite and not negative."),
+        (("x", steps.nothing), {"backoff": -1}, ValueError, "backoff is -1"),
         (("x", steps.nothing), {"backoff": []}, TypeError, "give seconds, a list of seconds, or a callable"),
         (("x", steps.nothing), {"retry_on": "ValueError"}, TypeError, "give exception classes."),
         (("x", steps.nothing), {"retry_on": lambda: None}, TypeError, "give exception classes."),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from asgiref.sync import AsyncToSync
 from django.db import connections
 
 from baton.conf import get_settings
@@ -134,6 +135,12 @@ def outside_event_loop(work: Callable[[], T]) -> T:
         asyncio.get_running_loop()
     except RuntimeError:
         return work()
+
+    executor = getattr(AsyncToSync.executors, "current", None)
+    if executor is not None:
+        # A sync caller waits for this loop, and serves what must run in its thread, on its connection.
+        served: T = executor.submit(work).result()
+        return served
 
     def with_own_connection() -> T:
         try:

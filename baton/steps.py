@@ -13,6 +13,7 @@ from baton import registry
 from baton.conf import get_settings
 from baton.references import extract
 from baton.registry import StepOptions
+from baton.returns import MAX_DELAY_SECONDS
 from baton.values import decode, encode
 
 Hook = Callable[..., Any]
@@ -27,6 +28,8 @@ class Step:
     """A function registered under a name; calling it calls the bare function."""
 
     def __init__(self, function: Callable[..., Any], *, name: str | None, options: StepOptions) -> None:
+        # First, so that attributes of the function cannot replace the step's own.
+        update_wrapper(self, function)
         self.function = function
         self.module = function.__module__
         self.path = f"{function.__module__}.{function.__qualname__}"
@@ -35,7 +38,6 @@ class Step:
         self.is_async = inspect.iscoroutinefunction(function)
         self.hooks: dict[str, Hook] = {}
         self.signature = _signature(function, self.path)
-        update_wrapper(self, function)
         registry.register(self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -207,8 +209,8 @@ def _backoff(value: Any, where: str) -> Any:
     seconds = list(value) if isinstance(value, (list, tuple)) else [value]
     if not seconds or any(isinstance(each, bool) or not isinstance(each, (int, float)) for each in seconds):
         raise TypeError(f"{where} is {value!r}: give seconds, a list of seconds, or a callable (attempt, error).")
-    if any(not math.isfinite(each) or each < 0 for each in seconds):
-        raise ValueError(f"{where} is {value!r}: seconds are finite and not negative.")
+    if any(not math.isfinite(each) or not 0 <= each <= MAX_DELAY_SECONDS for each in seconds):
+        raise ValueError(f"{where} is {value!r}: give seconds from 0 to a hundred years.")
     return [float(each) for each in seconds] if isinstance(value, (list, tuple)) else float(value)
 
 

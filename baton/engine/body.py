@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 import time
@@ -10,7 +9,6 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -19,10 +17,12 @@ from baton.conf import get_settings
 from baton.context import StepContext
 from baton.engine import statements as sql
 from baton.engine.backoff import backoff_seconds
+from baton.engine.event_loop import run_async
 from baton.engine.gate import Claim
 from baton.engine.lease import Holding
 from baton.engine.settle import Verdict
 from baton.engine.timer import TimeIsUp, Timer
+from baton.engine.transactions import mend_connections, open_transactions
 from baton.exceptions import (
     NotStorableError,
     ReferencePathError,
@@ -65,8 +65,9 @@ class Execution:
         self.progress: str | None = None
         self.raised = False
         """True when the body did not return something that can stand: an atomic one is then rolled back."""
-        # A transaction that somebody holds open around us, as a test does, is not ours to break.
-        self._around = {each.alias for each in connections.all(initialized_only=True) if each.in_atomic_block}
+        self.around = open_transactions()
+        """Where a transaction was open before the body."""
+        self.was_torn = False
         self._progress_written_at = 0.0
         self._asked_at = 0.0
 
@@ -88,19 +89,17 @@ class Execution:
         seconds = time.monotonic() - started
         if timer.fired or isinstance(returned, TimeIsUp):
             self.raised = True
+            self.was_torn = True
             returned = StepTimeoutError(self.claim.timeout or 0)
-            self._close_connections()
         return self._judge(returned, seconds)
+
+    def mend(self) -> None:
+        """Leave the connections as a worker's next step expects them."""
+        mend_connections(self.around, was_torn=self.was_torn)
 
     def failed_to_commit(self, error: BaseException, verdict: Verdict) -> Verdict:
         """What an atomic step came to when the database refused its writes."""
         return self._failed(error, verdict.seconds, verdict.progress)
-
-    def _close_connections(self) -> None:
-        """A body torn from the middle of a query leaves its connections in no known state."""
-        for connection in connections.all(initialized_only=True):
-            if connection.alias not in self._around:
-                connection.close()
 
     def _returned(self, timer: Timer) -> Any:
         """What the body returned; what it raised passes through, but never outlives its timer."""
@@ -108,12 +107,15 @@ class Execution:
         context = self._context(arguments)
         try:
             if self.step.is_async:
-                returned = self._awaited(context, arguments, timer)
-            else:
-                with timer:
+                # Read before there is a loop, in which every query would need a thread and a connection of its own.
+                self.results.load()
+            with timer:
+                if self.step.is_async:
+                    returned = self._awaited(lambda: self.step.function(context, **arguments))
+                else:
                     returned = self.step.function(context, **arguments)
                     if inspect.isawaitable(returned):
-                        returned = self._awaited_result(returned)
+                        returned = self._awaited(lambda: returned)
         finally:
             timer.disarm()
         return _Encoded(self.claim.name, returned)
@@ -123,28 +125,8 @@ class Execution:
         references = values.decode(self.claim.refs) if self.claim.refs != "[]" else []
         return fill(arguments, references, self.results.whole) if references else arguments
 
-    def _awaited(self, context: StepContext, arguments: dict[str, Any], timer: Timer) -> Any:
-        self.results.load()
-        function = self.step.function
-
-        async def body() -> Any:
-            try:
-                return await function(context, **arguments)
-            finally:
-                if not self.connection.in_atomic_block:
-                    await sync_to_async(connections.close_all)()
-
-        if self.connection.in_atomic_block:
-            # Inside a test's transaction the body's queries must come back to this thread and its connection.
-            return async_to_sync(_limited)(body, self.claim.timeout, timer)
-        with timer:
-            return asyncio.run(_limited(body, self.claim.timeout, timer))
-
-    def _awaited_result(self, awaitable: Any) -> Any:
-        async def body() -> Any:
-            return await awaitable
-
-        return asyncio.run(body())
+    def _awaited(self, work: Callable[[], Any]) -> Any:
+        return run_async(self.connection, work, seconds=self.claim.timeout)
 
     def _judge(self, returned: Any, seconds: float) -> Verdict:
         progress = self.progress
@@ -255,7 +237,7 @@ class Execution:
 
     def _touches_no_row(self) -> bool:
         """Inside a transaction of the body its row stays untouched: the lock would hold up a heartbeat."""
-        return self.connection.in_atomic_block and self.connection.alias not in self._around
+        return self.connection.in_atomic_block and self.connection.alias not in self.around
 
     def _with_database(self, work: Callable[[], Any]) -> Any:
         """A courtesy to the body that must not fail it."""
@@ -322,15 +304,6 @@ def _is_ours(error: BaseException) -> bool:
 
 def _ended(state: StepState, outcome: AttemptOutcome, error: str, seconds: float, progress: str | None) -> Verdict:
     return Verdict(state=state, outcome=outcome, error=storable_text(error), seconds=seconds, progress=progress)
-
-
-async def _limited(body: Callable[[], Any], seconds: float | None, timer: Timer) -> Any:
-    try:
-        async with asyncio.timeout(seconds) as limit:
-            return await body()
-    except TimeoutError:
-        timer.fired = limit.expired()
-        raise
 
 
 def _db() -> BaseDatabaseWrapper:

@@ -17,7 +17,7 @@ from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from baton.engine import statements as sql
-from baton.states import WorkflowOutcome
+from baton.states import RunState, WorkflowOutcome
 from baton.telemetry import ANNOUNCED_FAILURES, is_heard, send, timestamp, workflow_failed, workflow_finished
 from baton.values import encode
 
@@ -72,9 +72,9 @@ def announce_ending(
 def _note_ending(connection: BaseDatabaseWrapper, run_id: UUID) -> dict[str, Any] | None:
     key = sql.uuid_param(connection, run_id)
     rows = sql.fetch(connection, sql.ENDING, [key])
-    if not rows:
+    if not rows or rows[0][0] != RunState.RUNNING:
         return None
-    workflow_name, round_, was_cancelled, total, has_failures = rows[0]
+    _state, workflow_name, round_, was_cancelled, total, has_failures = rows[0]
     failures = sql.fetch(connection, sql.FAILED_STEPS, [key]) if has_failures else []
     outcome = _outcome(was_cancelled=bool(was_cancelled), failed_sinks=any(not n_out for _, n_out in failures))
     failed_steps = [name for name, _ in failures]

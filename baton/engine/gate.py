@@ -90,10 +90,10 @@ def is_ready(connection: BaseDatabaseWrapper, queue: str) -> bool:
     return bool(sql.fetch(connection, sql.IS_READY, [queue]))
 
 
-def next_due(connection: BaseDatabaseWrapper, queue: str) -> datetime | None:
-    """When the next step of the queue is due, if any waits for a time."""
+def seconds_until_due(connection: BaseDatabaseWrapper, queue: str) -> float | None:
+    """How long until the next step of the queue is due, by the database's clock; None where none waits for a time."""
     rows = sql.fetch(connection, sql.NEXT_DUE, [queue])
-    return sql.as_datetime(rows[0][0]) if rows else None
+    return float(rows[0][0]) if rows else None
 
 
 def worker_name() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 from collections.abc import Iterable
@@ -12,7 +11,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from baton.context import StepContext
 from baton.engine import statements as sql
 from baton.engine.cascade import Fall
+from baton.engine.event_loop import run_async
 from baton.engine.timer import TimeIsUp, Timer
+from baton.engine.transactions import mend_connections, open_transactions
 from baton.exceptions import UnknownStepError
 from baton.models import WorkflowNode
 from baton.registry import find_step
@@ -29,19 +30,22 @@ def call_hooks(connection: BaseDatabaseWrapper, falls: Iterable[Fall]) -> None:
 
 
 def _call(connection: BaseDatabaseWrapper, fall: Fall) -> None:
-    node = WorkflowNode.objects.using(connection.alias).select_related("run").get(pk=fall.node_id)
+    node = WorkflowNode.objects.using(connection.alias).select_related("run").filter(pk=fall.node_id).first()
+    if node is None:
+        return
     try:
         hook = find_step(node.step, module=node.options.get("module", "")).hooks[fall.hook]
     except (KeyError, UnknownStepError) as exc:
         logger.error("The hook of step %r for a %s dependency is gone: %s", node.name, fall.hook, exc)  # noqa: TRY400
         return
-    timer = Timer(node.timeout)
+    timer, around, was_torn = Timer(node.timeout), open_transactions(), False
     try:
         with timer:
             returned = hook(_context(node), fall.reason)
-            if inspect.iscoroutine(returned):
-                asyncio.run(returned)
+            if inspect.isawaitable(returned):
+                run_async(connection, lambda: returned, seconds=node.timeout)
     except TimeIsUp:
+        was_torn = True
         logger.error(  # noqa: TRY400 - where it was torn is no help
             "The hook of step %r for a %s dependency took longer than %s s.", node.name, fall.hook, node.timeout
         )
@@ -49,6 +53,7 @@ def _call(connection: BaseDatabaseWrapper, fall: Fall) -> None:
         logger.exception("The hook of step %r for a %s dependency raised.", node.name, fall.hook)
     finally:
         timer.disarm()
+        mend_connections(around, was_torn=was_torn)
 
 
 def _context(node: WorkflowNode) -> StepContext:

@@ -48,7 +48,7 @@ def options_of(step: RegisteredStep, text: str) -> StepOptions:
     stored = decode(text)
     try:
         return replace(step.options, **{key: _restored(stored[key]) for key in _IN_ROW if key in stored})
-    except ImportError as exc:
+    except (Exception, SystemExit) as exc:
         raise UnknownStepError(step.name, f"an option given at add is gone: {exc}") from exc
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -14,11 +13,11 @@ from django.utils import timezone
 
 from baton import q2
 from baton.conf import get_settings
-from baton.engine.body import Execution, error_message
+from baton.engine.body import Execution, error_message, storable_text
 from baton.engine.finish import finish
-from baton.engine.gate import Claim, claim_next, is_ready, next_due, ready_due, worker_name
+from baton.engine.gate import Claim, claim_next, is_ready, ready_due, seconds_until_due, worker_name
 from baton.engine.hooks import call_hooks
-from baton.engine.lease import Holding, heartbeat
+from baton.engine.lease import Holding, heartbeat, renew
 from baton.engine.options import module_in, options_of
 from baton.engine.settle import Settled, Verdict, settle
 from baton.engine.transitions import Transition, announce
@@ -34,12 +33,17 @@ _SETTLE_PAUSES = (0.05, 0.2, 0.5, 1.0, 2.0, 3.0)
 """Seconds between tries to write a settle while the database is away; in all well below a lease."""
 
 
+_NOT_AT_ONCE = 0.1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
     """A claim, and the results that are already at hand for it."""
 
     claim: Claim
     rows: dict[str, Row] | None = None
+    claimed_at: float = field(default_factory=time.monotonic)
+    """When, by the monotonic clock."""
 
 
 def answer_bell(queue: str) -> None:
@@ -76,14 +80,17 @@ def execute(connection: BaseDatabaseWrapper, held: Held, *, until: float | None)
         The next step, if one was taken.
     """
     claim = held.claim
+    if time.monotonic() - held.claimed_at > get_settings().heartbeat_interval and not renew(connection, claim):
+        # Slow receivers of the step before have cost us this one: whoever took it runs it.
+        return take(connection, claim.queue) if _is_before(until) else None
     holding = heartbeat.hold(claim, timeout=claim.timeout)
     try:
         verdict, settled = _run_and_settle(connection, held, holding, until)
     finally:
         heartbeat.release(holding)
     _follow_up(connection, claim, settled)
-    if settled.is_stale and _is_before(until):
-        # Nothing was written, so nothing was claimed with it: the ready steps still count on this worker.
+    if (settled.is_stale or any(fall.hook for fall in settled.falls)) and _is_before(until):
+        # Nothing was claimed with that settle, and the ready steps still count on this worker.
         return take(connection, claim.queue)
     return _next(settled, claim, verdict)
 
@@ -113,8 +120,13 @@ def _follow_up(connection: BaseDatabaseWrapper, claim: Claim, settled: Settled) 
 
 def _answer(queue: str) -> None:
     connection = database()
+    try:
+        ready_due(connection, queue)
+    except (OperationalError, InterfaceError):
+        # An idle connection that the server has closed meanwhile: nothing is claimed yet, so once more.
+        connection.close()
+        ready_due(connection, queue)
     ends_at = time.monotonic() + get_settings().bell_seconds
-    ready_due(connection, queue)
     held = take(connection, queue)
     if held is None:
         _ring_for_due(connection, queue)
@@ -141,9 +153,10 @@ def _ring_for_due(connection: BaseDatabaseWrapper, queue: str) -> None:
     """Ring for the next due time: the bell that was rung for it may have been answered too early."""
     if not q2.can_delay(connection.alias):
         return
-    moment = next_due(connection, queue)
-    if moment is not None:
-        q2.ring_at(queue, max(0.0, (moment - datetime.now(UTC)).total_seconds()), using=connection.alias)
+    seconds = seconds_until_due(connection, queue)
+    if seconds is not None:
+        # Never at once: what is due and was not readied is locked by somebody, and this would be a loop.
+        q2.ring_at(queue, max(_NOT_AT_ONCE, seconds), using=connection.alias, is_committed=True)
 
 
 def _run_and_settle(
@@ -163,7 +176,7 @@ def _run_and_settle(
     if options.atomic:
         return _run_atomic(connection, execution, until)
     verdict = execution.run()
-    _mend(connection)
+    execution.mend()
     return verdict, _settle(connection, claim, verdict, until)
 
 
@@ -171,8 +184,11 @@ def _run_atomic(connection: BaseDatabaseWrapper, execution: Execution, until: fl
     """Run a body inside the transaction that settles it: what it wrote is kept with its result, or not at all."""
     claim = execution.claim
     verdict: Verdict | None = None
+    settled: Settled | None = None
+    committed: list[bool] = []
     try:
         with transaction.atomic(using=connection.alias):
+            transaction.on_commit(lambda: committed.append(True), using=connection.alias)
             verdict = execution.run()
             if execution.raised:
                 raise _Undo  # noqa: TRY301 - leaves the atomic block
@@ -181,12 +197,21 @@ def _run_atomic(connection: BaseDatabaseWrapper, execution: Execution, until: fl
                 raise _Undo  # noqa: TRY301 - leaves the atomic block
         return verdict, settled  # noqa: TRY300 - only once it is committed
     except _Undo:
-        pass
-    except (DatabaseError, InterfaceError) as exc:
+        if settled is not None and verdict is not None:
+            # Taken from this worker. Where its own transaction did that, it is undone with what the body wrote.
+            refused = RuntimeError("the step was settled inside its own transaction, which was rolled back")
+            verdict = execution.failed_to_commit(refused, verdict)
+    except Exception as exc:
+        if committed and verdict is not None and settled is not None:
+            logger.exception("What step %r left for after its commit raised.", claim.name)
+            return verdict, settled
+        if not isinstance(exc, (DatabaseError, InterfaceError)):
+            raise
         if verdict is None:
             verdict = _refused(StepState.DISCARDED, error_message(exc))
         verdict = execution.failed_to_commit(exc, verdict)
     assert verdict is not None  # noqa: S101 - raised only after it was set
+    execution.mend()
     return verdict, _settle(connection, claim, verdict, until)
 
 
@@ -232,14 +257,7 @@ def _next(settled: Settled, claim: Claim, verdict: Verdict) -> Held | None:
 
 def _refused(state: StepState, reason: str) -> Verdict:
     outcome = AttemptOutcome.CANCELLED if state == StepState.CANCELLED else AttemptOutcome.DISCARDED
-    return Verdict(state=state, outcome=outcome, error=reason)
-
-
-def _mend(connection: BaseDatabaseWrapper) -> None:
-    """Leave no broken connection and no open transaction of a body behind."""
-    is_open = connection.connection is not None and not connection.in_atomic_block
-    if is_open and (connection.errors_occurred or not connection.get_autocommit()):
-        connection.close()
+    return Verdict(state=state, outcome=outcome, error=storable_text(reason))
 
 
 def database() -> BaseDatabaseWrapper:

@@ -102,7 +102,7 @@ def settle(
             settled = _fail(connection, claim, verdict, expired_only)
         if settled.is_stale:
             return settled
-        if take_next:
+        if take_next and not any(fall.hook for fall in settled.falls):
             settled.next = _take_next(connection, claim, ready)
         _ring_for(connection, ready, taken=settled.next)
         settled.readied = frozenset(each.id for each in ready)

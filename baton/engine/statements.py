@@ -33,6 +33,7 @@ _SPELLINGS = {
         # An array is looked up by the primary key, whatever the planner guesses of a table it has no statistics of.
         "<in>": "= ANY (ARRAY(",
         "</in>": "))",
+        "<seconds until due>": "EXTRACT(EPOCH FROM due_at - clock_timestamp())",
     },
     # One writer at a time: a transaction that writes has every lock there is.
     "sqlite": {
@@ -43,6 +44,7 @@ _SPELLINGS = {
         "<skip locked>": "",
         "<in>": "IN (",
         "</in>": ")",
+        "<seconds until due>": "(julianday(due_at) - julianday('now')) * 86400.0",
     },
 }
 
@@ -109,6 +111,7 @@ def _prepared_cursor(connection: BaseDatabaseWrapper) -> Any:
     is_watched = connection.queries_logged or connection.execute_wrappers
     if connection.vendor != "postgresql" or is_watched or not get_settings().prepared_statements:
         return None
+    connection.close_if_health_check_failed()
     connection.ensure_connection()
     connection.validate_no_broken_transaction()
     raw: Any = connection.connection
@@ -212,7 +215,8 @@ IS_READY = Statement("SELECT 1 FROM baton_workflownode WHERE queue = %s AND stat
 """Is anything ready? Index: baton_node_ready."""
 
 NEXT_DUE = Statement("""
-    SELECT due_at FROM baton_workflownode WHERE queue = %s AND due_at IS NOT NULL ORDER BY due_at LIMIT 1
+    SELECT <seconds until due> FROM baton_workflownode
+    WHERE queue = %s AND due_at IS NOT NULL ORDER BY due_at LIMIT 1
 """)
 """When is the next step due? Index: baton_node_due."""
 
@@ -323,11 +327,11 @@ CANCEL_RUN = Statement("""
 # Finish ---------------------------------------------------------------------------------------------------------
 
 ENDING = Statement("""
-    SELECT r.name, r.round, r.cancelled_at IS NOT NULL,
+    SELECT r.state, r.name, r.round, r.cancelled_at IS NOT NULL,
         (SELECT count(*) FROM baton_workflownode n WHERE n.run_id = r.id),
         EXISTS (SELECT 1 FROM baton_workflownode n WHERE n.run_id = r.id AND n.state <> 'completed')
     FROM baton_workflowrun r
-    WHERE r.id = %s AND r.state = 'running'
+    WHERE r.id = %s
         AND NOT EXISTS (SELECT 1 FROM baton_workflownode n WHERE n.run_id = r.id AND n.settled_at IS NULL)
 """)
 """How the run ended, if nothing of it is unsettled. Index for the question: baton_node_unsettled."""
@@ -346,7 +350,7 @@ COMPLETE = Statement("""
 """One inserter a round, by the constraint baton_completion_once_a_round."""
 
 END_RUN = Statement("""
-    UPDATE baton_workflowrun SET state = %s, finished_at = <now> WHERE id = %s AND state = 'running'
+    UPDATE baton_workflowrun SET state = %s, finished_at = <now> WHERE id = %s
 """)
 
 ANNOUNCED = Statement("UPDATE baton_completion SET announced_at = <now> WHERE id = %s")

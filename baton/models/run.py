@@ -64,7 +64,6 @@ class WorkflowRun(models.Model):
         ]
         indexes = [
             models.Index(fields=["state", "inserted_at"], name="baton_run_list"),
-            models.Index(fields=["id"], condition=models.Q(state="running"), name="baton_run_running"),
         ]
 
     def __str__(self) -> str:

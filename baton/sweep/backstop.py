@@ -13,6 +13,7 @@ from baton.conf import get_settings
 from baton.engine import statements as sql
 from baton.engine.finish import announce_ending, finish
 from baton.models import Completion, QueueSighting
+from baton.telemetry import is_heard, workflow_failed, workflow_finished
 
 BATCH = 1000
 ROLL_CALL_SECONDS = 30.0
@@ -20,10 +21,10 @@ ROLL_CALL_SECONDS = 30.0
 _UNFINISHED = sql.Statement("""
     SELECT r.id FROM baton_workflowrun r
     WHERE r.state = 'running'
-        AND NOT EXISTS (SELECT 1 FROM baton_workflownode n WHERE n.run_id = r.id AND n.settled_at IS NULL)
+        AND (SELECT n.id FROM baton_workflownode n WHERE n.run_id = r.id AND n.settled_at IS NULL LIMIT 1) IS NULL
     LIMIT %s
 """)
-"""Runs of which nothing is unsettled. Indexes: baton_run_running, baton_node_unsettled."""
+"""Runs of which nothing is unsettled. Index: baton_node_unsettled."""
 
 _READY_QUEUE = sql.Statement("""
     SELECT queue FROM baton_workflownode WHERE state = 'available' AND queue > %s ORDER BY queue LIMIT 1
@@ -43,6 +44,8 @@ def finish_settled_runs() -> int:
 
 def reannounce() -> int:
     """Announce endings that were noted, but whose announcer died; they are a lease old by now."""
+    if not is_heard(workflow_finished, workflow_failed):
+        return 0
     connection = _database()
     before = timezone.now() - timedelta(seconds=get_settings().lease_seconds)
     unannounced = (

@@ -33,12 +33,13 @@ _BROKEN: dict[str, sql.Statement] = {
         WHERE (state IN ('snoozed', 'retryable')) <> (due_at IS NOT NULL) LIMIT 20
     """),
     "step {0} ({1}) is pending and counts {2} unsettled dependencies, but has {3}": sql.Statement("""
-        SELECT n.id, n.name, n.remaining, (
-            SELECT count(*) FROM baton_workflowedge e JOIN baton_workflownode d ON d.id = e.dependency_id
-            WHERE e.node_id = n.id AND d.settled_at IS NULL)
-        FROM baton_workflownode n WHERE n.settled_at IS NULL AND n.state = 'pending' AND n.remaining <> (
-            SELECT count(*) FROM baton_workflowedge e JOIN baton_workflownode d ON d.id = e.dependency_id
-            WHERE e.node_id = n.id AND d.settled_at IS NULL) LIMIT 20
+        SELECT id, name, remaining, unsettled FROM (
+            SELECT n.id, n.name, n.remaining, (
+                SELECT count(*) FROM baton_workflowedge e WHERE e.node_id = n.id
+                    AND (SELECT d.settled_at FROM baton_workflownode d WHERE d.id = e.dependency_id) IS NULL)
+                    AS unsettled
+            FROM baton_workflownode n WHERE n.settled_at IS NULL AND n.state = 'pending') waiting
+        WHERE remaining <> unsettled LIMIT 20
     """),
     "step {0} ({1}) is pending and waits for nothing": sql.Statement("""
         SELECT id, name FROM baton_workflownode WHERE settled_at IS NULL AND state = 'pending' AND remaining = 0

@@ -23,19 +23,17 @@ PAGE = 1000
 
 _STUCK_WAITERS = sql.Statement("""
     SELECT n.id FROM (
-        SELECT w.id FROM baton_workflownode w
+        SELECT w.id, w.ignore_cancelled, w.ignore_discarded FROM baton_workflownode w
         WHERE w.remaining > 0 AND w.settled_at IS NULL AND w.id > %s ORDER BY w.id LIMIT %s) n
-    WHERE EXISTS (
-            SELECT 1 FROM baton_workflowedge e LEFT JOIN baton_workflownode d ON d.id = e.dependency_id
-            WHERE e.node_id = n.id AND d.id IS NULL)
-        OR NOT EXISTS (
-            SELECT 1 FROM baton_workflowedge e JOIN baton_workflownode d ON d.id = e.dependency_id
-            WHERE e.node_id = n.id AND d.settled_at IS NULL)
-        OR EXISTS (
-            SELECT 1 FROM baton_workflowedge e
-                JOIN baton_workflownode d ON d.id = e.dependency_id JOIN baton_workflownode me ON me.id = n.id
-            WHERE e.node_id = n.id AND ((d.state = 'cancelled' AND NOT me.ignore_cancelled)
-                OR (d.state = 'discarded' AND NOT me.ignore_discarded)))
+    WHERE COALESCE((
+        SELECT max(CASE
+            WHEN d.id IS NULL THEN 2
+            WHEN d.state = 'cancelled' AND NOT n.ignore_cancelled THEN 2
+            WHEN d.state = 'discarded' AND NOT n.ignore_discarded THEN 2
+            WHEN d.settled_at IS NULL THEN 1
+            ELSE 0 END)
+        FROM baton_workflowedge e LEFT JOIN baton_workflownode d ON d.id = e.dependency_id
+        WHERE e.node_id = n.id), 0) <> 1
     ORDER BY n.id
 """)
 """Waiters that no settle will ever wake, among the next so many after a cursor. Index: baton_node_waiting."""

@@ -14,8 +14,9 @@ from baton.engine.finish import finish
 from baton.engine.gate import claim, worker_name
 from baton.engine.runner import Held, database, execute
 from baton.engine.transitions import Transition, announce
-from baton.exceptions import BatonError, NotADependencyError
+from baton.exceptions import BatonError
 from baton.models import WorkflowRun
+from baton.results import DependencyResults, Row
 from baton.returns import Directive
 from baton.steps import BoundStep, Step
 from baton.values import decode, encode
@@ -32,7 +33,9 @@ _READY_OF_RUN = sql.Statement("""
 _ELAPSE = sql.Statement("""
     UPDATE baton_workflownode
     SET state = 'available', due_at = NULL, queued_at = <now>, changed_at = <now>, version = version + 1
-    WHERE run_id = %s AND settled_at IS NULL AND due_at IS NOT NULL
+    WHERE id <in>
+        SELECT id FROM baton_workflownode WHERE run_id = %s AND settled_at IS NULL AND due_at IS NOT NULL
+        ORDER BY id <skip locked></in>
 """)
 _IS_UNSETTLED = sql.Statement("SELECT 1 FROM baton_workflownode WHERE run_id = %s AND settled_at IS NULL LIMIT 1")
 
@@ -91,7 +94,7 @@ def drain(run: WorkflowRun, *, limit: int = 100_000) -> WorkflowRun:
 def perform(
     step: Step | BoundStep,
     *,
-    results: Mapping[str, Any] | None = None,
+    results: Mapping[Any, Any] | None = None,
     attempt: int = 1,
     max_attempts: int | None = None,
     step_name: str = "step",
@@ -124,7 +127,7 @@ def perform(
         attempt=attempt,
         max_attempts=max_attempts or bound.step.options.max_attempts,
         args=bound.args,
-        results=_Given(step_name, {name: decode(encode(value)) for name, value in (results or {}).items()}),
+        results=_given(step_name, results or {}),
         model=model,
     )
     returned = bound.step.function(context, **bound.args)
@@ -135,12 +138,10 @@ def perform(
     return decode(encode(returned, what="result"))
 
 
-class _Given(dict[str, Any]):
-    """Results given to a body by its test."""
-
-    def __init__(self, step: str, results: dict[str, Any]) -> None:
-        super().__init__(results)
-        self._step = step
-
-    def __missing__(self, name: str) -> Any:
-        raise NotADependencyError(self._step, name)
+def _given(step_name: str, results: Mapping[Any, Any]) -> DependencyResults:
+    """Results given to a body by its test, read as a worker's are."""
+    rows: dict[str, Row] = {
+        str(getattr(name, "value", name)): ("completed", value is not None, encode(value))
+        for name, value in results.items()
+    }
+    return DependencyResults(step_name, None, lambda: rows)

@@ -179,17 +179,13 @@ def parts_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from parts_of(part)
 
 
-def cases(*left_out: str, flawed: dict[str, str]) -> list[Any]:
-    """The names of the statements, those with a known flaw marked."""
-    names = sorted(set(named_statements()) - {"statements.LAST_ID", *left_out})
-    return [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=flawed[name])) if name in flawed else name
-        for name in names
-    ]
+def cases(*left_out: str) -> list[str]:
+    """The names of the statements."""
+    return sorted(set(named_statements()) - {"statements.LAST_ID", *left_out})
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize("name", cases(flawed={"backstop._UNFINISHED": "it uses the other index of running runs"}))
+@pytest.mark.parametrize("name", cases())
 def test_statement_uses_the_index_it_names_and_scans_neither_steps_nor_edges(name, full_database):
     for plan in plans_of(name, full_database):
         parts = list(parts_of(plan))
@@ -206,13 +202,7 @@ WHOLE = {"rescue._HOOKS"}
 @pytest.mark.postgres
 @pytest.mark.parametrize(
     "name",
-    cases(
-        *WHOLE,
-        flawed={
-            "backstop._UNFINISHED": "it reads the index of unsettled steps for each running run: 10 s with 50,000",
-            "waiters._STUCK_WAITERS": "its NOT EXISTS is hashed: it reads every unsettled step and their edges",
-        },
-    ),
+    cases(*WHOLE),
 )
 def test_statement_looks_up_what_it_wants_in_an_index_and_reads_no_index_whole(name, full_database):
     for plan in plans_of(name, full_database):
@@ -234,7 +224,6 @@ def test_statement_that_knows_an_id_reads_no_partial_index_of_the_steps(name, fu
 
 
 @pytest.mark.postgres
-@pytest.mark.xfail(strict=True, reason="it reads every running run in a partial index instead of one by its key")
 @pytest.mark.parametrize("name", ["statements.ENDING", "statements.END_RUN"])
 def test_statement_that_knows_a_run_reads_no_partial_index_of_the_runs(name, full_database):
     for plan in plans_of(name, full_database):
@@ -254,17 +243,7 @@ def parts_run_for_each_row(plan: dict[str, Any], *, inside: bool = False) -> Ite
 @pytest.mark.postgres
 @pytest.mark.parametrize(
     "sentence",
-    [
-        pytest.param(
-            sentence,
-            marks=pytest.mark.xfail(
-                strict=True, reason="it counts all unsettled steps for each waiter: 14 s with 4,000 of them"
-            ),
-        )
-        if sentence.startswith("step {0} ({1}) is pending and counts")
-        else sentence
-        for sentence in invariants._BROKEN
-    ],
+    [sentence for sentence in invariants._BROKEN],
 )
 def test_check_of_an_invariant_reads_no_table_again_for_each_row(sentence, full_database):
     plan = plan_of(invariants._BROKEN[sentence], [], "custom")
@@ -282,5 +261,4 @@ def test_statements_name_their_indexes():
         "baton_node_lease",
         "baton_node_unsettled",
         "baton_edge_dependents",
-        "baton_run_running",
     }

@@ -330,6 +330,35 @@ def report(ctx: StepContext, upto: int = 2) -> None:
         ctx.progress(current, upto, f"{current} of {upto}")
 
 
+@step
+def report_as(ctx: StepContext, given: list[Any]) -> None:
+    """Tell how far it is, as told."""
+    ctx.progress(*given)
+
+
+@step
+def report_and_look(ctx: StepContext) -> Any:
+    """Tell how far it is three times, and return what is in the row in between."""
+    ctx.progress(1, 4, "first")
+    seen = _of(ctx).get().progress
+    ctx.progress(2, 4, "second")
+    ctx.progress(3, 4, "third")
+    return seen
+
+
+@step
+async def later_curious(ctx: StepContext) -> dict[str, Any]:
+    """Report, ask and read, in a coroutine."""
+    ctx.progress(1, 2)
+    seen: dict[str, Any] = dict(ctx.results)
+    seen["is_cancelled"] = ctx.is_cancelled
+    try:
+        seen["own"] = ctx.own_result
+    except LookupError as exc:
+        seen["own"] = type(exc).__name__
+    return seen
+
+
 @step(backoff=0)
 def report_and_fail(ctx: StepContext) -> None:
     """Tell how far it is, and fail."""

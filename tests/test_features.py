@@ -1,0 +1,132 @@
+"""Keeps the table of features and its tests together: each row that is built has a test that runs on every database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+
+import pytest
+
+BUILT = {*range(1, 52), 95, 111}
+
+GATE, SETTLE, BODY = "tests.engine.test_gate", "tests.engine.test_settle", "tests.engine.test_body"
+CASCADE, HOOKS, CANCEL = "tests.engine.test_cascade", "tests.engine.test_hooks", "tests.engine.test_cancel"
+WORKERS, LOST, BACKOFF = "tests.engine.test_workers", "tests.engine.test_lost_workers", "tests.engine.test_backoff"
+WORKFLOW, RESULTS, SWEEP = "tests.test_workflow", "tests.test_results", "tests.sweep.test_sweep"
+
+FEATURES: dict[int, list[str]] = {
+    1: [f"{WORKFLOW}.test_diamond_by_chained_add_builds_and_insert_writes_four_steps"],
+    2: [f"{WORKFLOW}.test_run_without_an_id_is_given_a_uuid4", f"{WORKFLOW}.test_given_id_is_kept"],
+    3: [f"{WORKFLOW}.test_label_is_in_every_event_of_the_run"],
+    4: [f"{WORKFLOW}.test_dependencies_by_str_and_by_enum_member_are_the_same_step"],
+    5: [f"{WORKFLOW}.test_circle_is_refused_naming_both_steps_and_writes_nothing"],
+    6: [f"{WORKFLOW}.test_unknown_dependency_is_refused_naming_step_and_dependency_and_writes_nothing"],
+    7: [
+        f"{WORKFLOW}.test_duplicate_name_is_refused_with_an_error_of_its_own",
+        f"{WORKFLOW}.test_self_dependency_is_refused_with_an_error_of_its_own",
+        f"{WORKFLOW}.test_empty_workflow_is_refused_with_an_error_of_its_own",
+    ],
+    8: [f"{WORKFLOW}.test_validate_gives_the_verdict_of_insert_without_a_query"],
+    9: [f"{WORKFLOW}.test_insert_raises_one_error_that_lists_every_problem_and_problems_lists_them_without_raising"],
+    10: [f"{WORKFLOW}.test_error_while_writing_the_last_row_leaves_nothing"],
+    11: [f"{WORKFLOW}.test_insert_in_an_outer_transaction_that_rolls_back_enqueues_nothing"],
+    12: [f"{WORKFLOW}.test_only_steps_without_dependencies_are_ready_and_rung_for_at_insert"],
+    13: [f"{WORKERS}.test_over_200_random_graphs_no_body_starts_before_its_dependencies_completed"],
+    14: [f"{WORKERS}.test_parallel_branches_overlap_in_time_on_two_workers"],
+    15: [f"{GATE}.test_delivering_a_waiting_step_early_does_not_run_its_body"],
+    16: [f"{GATE}.test_fifty_early_deliveries_leave_attempt_version_and_fence_unchanged"],
+    17: [f"{LOST}.test_step_starts_within_a_second_of_its_last_dependency_without_a_sweep"],
+    18: [f"{LOST}.test_with_every_enqueue_after_a_completion_lost_the_sweep_brings_the_workflow_to_its_end"],
+    19: [
+        f"{SETTLE}.test_step_is_readied_once_by_the_last_of_its_dependencies",
+        f"{WORKERS}.test_join_of_siblings_that_complete_together_is_run_once",
+    ],
+    20: [f"{GATE}.test_step_with_a_time_ahead_does_not_start_when_its_dependency_completes"],
+    21: [f"{BODY}.test_body_that_returns_none_completes_the_step_without_a_result"],
+    22: [f"{BODY}.test_body_that_returns_a_value_completes_the_step_and_a_dependent_reads_it"],
+    23: [f"{BODY}.test_body_that_fails_twice_completes_in_its_third_attempt"],
+    24: [
+        f"{BODY}.test_step_whose_attempts_are_exhausted_is_discarded",
+        f"{WORKERS}.test_step_that_fails_is_tried_again_after_its_backoff_and_discarded_in_the_end",
+    ],
+    25: [
+        f"{BODY}.test_snoozed_step_runs_again_not_before_its_time_and_keeps_its_attempt",
+        f"{WORKERS}.test_snoozed_step_runs_again_not_before_its_time_on_real_workers",
+    ],
+    26: [f"{BODY}.test_body_that_discards_is_not_retried_and_its_reason_is_kept"],
+    27: [f"{BODY}.test_body_that_raises_makes_the_step_retryable_with_the_message_in_error"],
+    28: [
+        f"{LOST}.test_step_whose_worker_was_killed_in_its_body_is_retried_and_the_workflow_settles",
+        f"{LOST}.test_step_whose_worker_was_killed_in_its_last_attempt_is_discarded_and_the_workflow_settles",
+    ],
+    29: [f"{WORKERS}.test_body_over_its_timeout_is_a_failed_attempt_and_a_worker_takes_the_next_step"],
+    30: [f"{WORKFLOW}.test_queue_priority_and_max_attempts_given_at_add_beat_the_decorator"],
+    31: [
+        f"{BACKOFF}.test_default_backoff_of_an_attempt_lies_between_half_and_the_whole_of_its_power_of_two",
+        f"{BACKOFF}.test_backoff_may_be_a_number_a_list_whose_last_repeats_or_a_callable",
+    ],
+    32: [f"{BODY}.test_storable_value_comes_through_as_json_gives_it_back"],
+    33: [f"{RESULTS}.test_each_way_of_having_no_result_is_an_error_of_its_own_under_one_base"],
+    34: [f"{RESULTS}.test_all_results_of_three_dependencies_of_which_one_has_none_are_two"],
+    35: [
+        f"{BODY}.test_own_result_raises_before_there_is_one",
+        f"{RESULTS}.test_own_result_is_had_once_the_step_has_completed",
+    ],
+    36: [
+        f"{BODY}.test_unstorable_result_discards_the_step_at_once_with_a_clear_error",
+        f"{BODY}.test_unstorable_result_is_retried_where_retry_on_names_its_error",
+    ],
+    37: [f"{LOST}.test_worker_killed_between_store_and_acknowledgement_has_run_the_body_once"],
+    38: [f"{GATE}.test_settled_step_is_run_and_changed_by_no_bell_claim_cancel_or_sweep"],
+    39: [f"{SETTLE}.test_result_of_a_stale_attempt_is_dropped"],
+    40: [f"{CASCADE}.test_dependent_of_a_step_that_ended_badly_is_cancelled_and_the_reason_names_it"],
+    41: [f"{CASCADE}.test_dependent_of_a_step_that_ended_badly_is_cancelled_and_the_reason_names_it"],
+    42: [f"{CASCADE}.test_nine_steps_behind_a_discarded_root_are_cancelled"],
+    43: [f"{CASCADE}.test_cascade_is_done_by_the_settle_itself_and_needs_neither_bell_nor_sweep"],
+    44: [
+        f"{CASCADE}.test_dependent_that_ignores_how_its_dependency_ended_runs",
+        f"{CASCADE}.test_reading_a_dependency_that_ended_badly_raises_no_result_error",
+    ],
+    45: [f"{CASCADE}.test_flag_of_the_step_beats_that_of_the_workflow"],
+    46: [f"{CASCADE}.test_ignoring_one_ending_does_not_excuse_the_other"],
+    47: [
+        f"{HOOKS}.test_hook_is_called_once_with_the_reason_when_a_dependency_cancels_the_step",
+        f"{HOOKS}.test_error_in_a_hook_stops_neither_the_cascade_nor_other_hooks",
+    ],
+    48: [f"{LOST}.test_step_of_a_vanished_worker_is_retried_within_the_lease_and_one_sweep"],
+    49: [f"{LOST}.test_slow_step_of_three_leases_is_not_taken_from_its_live_worker"],
+    50: [
+        f"{SWEEP}.test_waiter_whose_dependency_s_row_is_gone_is_cancelled_also_with_ignore_flags",
+        f"{GATE}.test_ready_step_whose_dependency_s_row_is_gone_is_cancelled_and_not_run",
+    ],
+    51: [f"{WORKERS}.test_deleting_all_rows_of_django_q2_in_the_middle_of_a_run_does_not_matter"],
+    95: ["tests.test_migrations.test_migrations_go_from_nothing_to_the_newest_and_back_to_nothing"],
+    111: [
+        f"{CANCEL}.test_cancel_settles_everything_unsettled_and_finishes_the_run_once",
+        f"{WORKERS}.test_running_body_is_told_of_a_cancel_and_the_run_finishes_once",
+    ],
+}
+"""For each row of the table of features, the tests that prove it."""
+
+
+def test_every_row_that_is_built_has_a_test():
+    assert set(FEATURES) == BUILT
+    assert all(FEATURES.values())
+
+
+@pytest.mark.parametrize("row", sorted(FEATURES))
+def test_tests_of_a_row_are_there_and_run_on_every_database(row):
+    for path in FEATURES[row]:
+        module_name, _, name = path.rpartition(".")
+        module = import_module(module_name)
+        marks = {mark.name for mark in _marks(module, getattr(module, name, None))}
+
+        assert callable(getattr(module, name, None)), f"{path} is not there"
+        assert marks.isdisjoint({"postgres", "sqlite", "skip", "skipif", "xfail"}), f"{path} is left out somewhere"
+
+
+def _marks(module: Any, test: Any) -> Iterator[pytest.Mark]:
+    of_module = getattr(module, "pytestmark", [])
+    yield from (each.mark for each in (of_module if isinstance(of_module, list) else [of_module]))
+    yield from getattr(test, "pytestmark", [])

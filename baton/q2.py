@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import lru_cache
 from multiprocessing import cpu_count, current_process
 from typing import Any
-from uuid import uuid4
+from uuid import NAMESPACE_URL, uuid5
 
 from django.conf import settings as django_settings
 from django.db import connections, router, transaction
@@ -28,6 +29,14 @@ ROLL_CALL = "baton.engine.runner.answer_roll_call"
 _COALESCE_SECONDS = 0.5
 _LOOK_AT_MOST = 200
 _INSERT_BELL = "INSERT INTO django_q_ormq (key, payload, lock) VALUES "
+_INSERT_MISSING_BELLS = """
+    INSERT INTO django_q_ormq (key, payload, lock)
+    SELECT %s, %s, %s FROM ({numbers}) wanted, (
+        SELECT count(*) AS n FROM (
+            SELECT 1 FROM django_q_ormq WHERE key = %s AND lock <= %s AND substr(payload, 1, %s) = %s
+            LIMIT %s {skip}) found) waiting
+    WHERE wanted.n + waiting.n <= %s
+"""
 # Only bells wait for exactly a half second: django-q2 itself locks a row until some microsecond.
 _INSERT_BELL_ONCE = (
     "INSERT INTO django_q_ormq (key, payload, lock) SELECT %s, %s, %s "
@@ -46,10 +55,8 @@ def ring(bells: Mapping[str, int], *, using: str) -> None:
     if not wanted:
         return
     if _is_outbox(using):
-        now = timezone.now()
-        _insert_bells(
-            using, [(broker_key(queue), _payload(BELL, queue), now) for queue, n in wanted.items() for _ in range(n)]
-        )
+        for queue, count in wanted.items():
+            _insert_missing_bells(queue, count, using)
     else:
         transaction.on_commit(lambda: _push(BELL, wanted), using=using, robust=True)
 
@@ -70,7 +77,7 @@ def ring_at(queue: str, seconds: float, *, using: str, is_committed: bool = Fals
     elif _is_outbox(using):
         now = timezone.now()
         ceiling = -(-(now.timestamp() + seconds) // _COALESCE_SECONDS) * _COALESCE_SECONDS
-        lock = timezone.datetime.fromtimestamp(ceiling, tz=now.tzinfo)  # type: ignore[attr-defined]
+        lock = datetime.fromtimestamp(ceiling, tz=UTC)
         row = (broker_key(queue), _payload(BELL, queue), lock)
         # A bell that may be answered before our transaction commits must not stand for ours.
         if is_committed or (ceiling - now.timestamp() > 1.0 and _is_outermost(using)):
@@ -83,6 +90,20 @@ def ring_at(queue: str, seconds: float, *, using: str, is_committed: bool = Fals
 def can_delay(using: str) -> bool:
     """True when this broker delivers a bell at a given time."""
     return _is_outbox(using)
+
+
+def top_up(queue: str, *, using: str) -> int:
+    """Ring until as many bells wait for a queue as it has workers: a queue that nobody serves gets no more than that.
+
+    Returns:
+        How many were missing.
+    """
+    wanted = max_bells(queue)
+    missing = wanted - waiting_bells(queue)
+    if missing > 0:
+        # An outbox looks itself at what waits.
+        ring({queue: wanted if _is_outbox(using) else missing}, using=using)
+    return max(0, missing)
 
 
 def call_the_roll(queue: str, *, using: str) -> None:
@@ -98,16 +119,17 @@ def call_the_roll(queue: str, *, using: str) -> None:
 
 
 def waiting_bells(queue: str) -> int:
-    """How many bells an idle worker of the queue could take now, among the newest 200 messages."""
+    """How many bells an idle worker of the queue could take now (counted up to 200; on Redis among the newest 200)."""
+    bell = _constant_part(_payload(BELL, queue))
     if Conf.ORM and not Conf.BROKER_CLASS:
         from django_q.models import OrmQ  # noqa: PLC0415 - models load after apps
 
         rows = OrmQ.objects.using(Conf.ORM).filter(key=broker_key(queue), lock__lt=timezone.now())
-        return sum(map(_is_bell, rows.values_list("payload", flat=True).order_by("-pk")[:_LOOK_AT_MOST]))
+        return rows.filter(payload__startswith=bell)[:_LOOK_AT_MOST].count()
     broker = _broker(queue)
     lrange = getattr(getattr(broker, "connection", None), "lrange", None)
     if lrange is not None:
-        return sum(map(_is_bell, lrange(broker.list_key, -_LOOK_AT_MOST, -1)))
+        return sum(each.startswith(bell.encode()) for each in lrange(broker.list_key, -_LOOK_AT_MOST, -1))
     return int(broker.queue_size() or 0)
 
 
@@ -186,6 +208,23 @@ def guard(seconds: float | None) -> None:
         timer.get_obj().value = -1.0 if seconds is None else float(-(-seconds // 1))
 
 
+def _insert_missing_bells(queue: str, count: int, using: str) -> None:
+    """Insert so many bells, less those that wait already and will still wait when our transaction commits.
+
+    They are locked until then, so that nobody answers them before the steps are seen to be ready. Inside somebody's
+    longer transaction that would stop the cluster, so there all are inserted.
+    """
+    key, payload, now = _adapted(using, (broker_key(queue), _payload(BELL, queue), timezone.now()))
+    if not _is_outermost(using):
+        _insert_bells(using, [(key, payload, timezone.now())] * count)
+        return
+    prefix = _constant_part(payload)
+    skips = connections[using].features.has_select_for_update_skip_locked
+    numbers = " UNION ALL ".join(f"SELECT {number} AS n" for number in range(1, count + 1))
+    statement = _INSERT_MISSING_BELLS.format(numbers=numbers, skip="FOR UPDATE SKIP LOCKED" if skips else "")
+    _execute(using, statement, [key, payload, now, key, now, len(prefix), prefix, count, count])
+
+
 def _is_outermost(using: str) -> bool:
     connection = connections[using]
     # The transaction that a TestCase keeps around everything never commits.
@@ -203,15 +242,15 @@ def _is_outbox(using: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _payload(function: str, queue: str) -> str:
-    """One signed message for each queue and process: it names no step, so it never changes."""
+    """One signed message for each queue and process: it names no step, so all but its signature is always the same."""
     return SignedPackage.dumps(
         {
-            "id": uuid4().hex,
+            "id": uuid5(NAMESPACE_URL, f"baton:{function}:{queue}").hex,
             "name": f"baton {function.rpartition('.')[2]}: {queue}"[:100],
             "func": function,
             "args": (queue,),
             "kwargs": {},
-            "started": timezone.now(),
+            "started": datetime(2000, 1, 1, tzinfo=UTC),
             "save": False,
             "cached": False,
             "ack_failure": True,
@@ -220,12 +259,9 @@ def _payload(function: str, queue: str) -> str:
     )
 
 
-def _is_bell(payload: str | bytes) -> bool:
-    try:
-        task: Any = SignedPackage.loads(payload.decode() if isinstance(payload, bytes) else payload)
-    except Exception:  # noqa: BLE001 - unpickling a message of somebody else may raise anything
-        return False
-    return isinstance(task, dict) and task.get("func") == BELL
+def _constant_part(payload: str) -> str:
+    """A signed message without its time and signature: the same in every process."""
+    return payload.rsplit(":", 2)[0]
 
 
 def _insert_bells(using: str, rows: list[tuple[str, str, Any]]) -> None:

@@ -183,7 +183,7 @@ def _take_ids(connection: BaseDatabaseWrapper, count: int) -> tuple[list[int], d
     """Take ids for the steps in topological order, since every lock is taken in the order of ids; and the time."""
     if connection.vendor == "postgresql":
         rows = sql.fetch(connection, sql.TAKE_IDS, [count])
-        ids = sorted(row[0] for row in rows)
+        ids = sorted(rows[0][0])
     else:
         # The transaction is the only writer, so nobody takes these in between.
         rows = sql.fetch(connection, sql.LAST_ID, [])

@@ -254,7 +254,7 @@ PUT_OFF = Statement("""
 """)
 """Give an executing step a due time, if the fence is still ours; a snooze gives its attempt back."""
 
-LOWER_DEPENDENTS = Statement("""
+_LOWER = """
     UPDATE baton_workflownode
     SET remaining = remaining - 1,
         state = CASE WHEN remaining > 1 THEN state WHEN not_before > <asof> THEN 'snoozed' ELSE 'available' END,
@@ -262,9 +262,25 @@ LOWER_DEPENDENTS = Statement("""
         queued_at = CASE WHEN remaining = 1 THEN <now> ELSE queued_at END,
         changed_at = CASE WHEN remaining = 1 THEN <now> ELSE changed_at END,
         version = CASE WHEN remaining = 1 THEN version + 1 ELSE version END
-    WHERE id <in>SELECT node_id FROM baton_workflowedge WHERE dependency_id = %s</in> AND state = 'pending'
-""")
-"""Lower the counters of the dependents, which are locked, and make those at zero ready."""
+    WHERE id {which} AND state = 'pending'
+"""
+
+LOWER_DEPENDENTS = Statement(
+    _LOWER.format(which="<in>SELECT node_id FROM baton_workflowedge WHERE dependency_id = %s</in>")
+)
+"""Lower the counters of the dependents, which are locked, and make those at zero ready.
+
+Index: baton_edge_dependents. Parameters: id.
+"""
+
+LOWER_DEPENDENT = Statement(
+    _LOWER.format(which="= (SELECT node_id FROM baton_workflowedge WHERE dependency_id = %s)")
+    + "RETURNING id, state, fence, remaining + 1, queue, priority, state = 'snoozed', not_before"
+)
+"""The same for an only dependent, locked here after the step itself, and returned as if locked before.
+
+Index: baton_edge_dependents. Parameters: id.
+"""
 
 LOWER = Statement("""
     UPDATE baton_workflownode
@@ -387,8 +403,11 @@ INSERT_RUN = Statement("""
 """Insert the run, unless its id is taken or an unsettled run holds its key."""
 
 TAKE_IDS = Statement("""
-    SELECT nextval(pg_get_serial_sequence('baton_workflownode', 'id')), clock_timestamp() FROM generate_series(1, %s)
+    SELECT array_agg(nextval(s.name)), clock_timestamp()
+    FROM (SELECT CAST(pg_get_serial_sequence('baton_workflownode', 'id') AS regclass) AS name OFFSET 0) s,
+        generate_series(1, %s)
 """)
+"""Take so many ids from the sequence (PostgreSQL), and the time."""
 
 LAST_ID = Statement("""
     SELECT COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'baton_workflownode'), 0), <now>

@@ -39,8 +39,15 @@ class WorkflowNode(models.Model):
     """A step of a run: everything a person asks about it is in this row."""
 
     id = models.BigAutoField(primary_key=True)
+    # No constraint in the database: a row that is written twice in a transaction, as a kept step is, would have its run
+    # locked and checked each time.
     run = models.ForeignKey(
-        WorkflowRun, on_delete=models.CASCADE, related_name="nodes", db_index=False, verbose_name=_("run")
+        WorkflowRun,
+        on_delete=models.CASCADE,
+        related_name="nodes",
+        db_index=False,
+        db_constraint=False,
+        verbose_name=_("run"),
     )
     name = models.CharField(_("name"), max_length=255)
     step = models.CharField(_("step"), max_length=255, help_text=_("The registered name of the function."))

@@ -75,10 +75,7 @@ def ring_for_ready() -> int:
     for queue in _ready_queues(connection):
         (has_waited,) = sql.fetch(connection, _HAS_WAITED, [-get_settings().ready_seconds, queue])[:1] or [(False,)]
         if has_waited[0]:
-            missing = q2.max_bells(queue) - q2.waiting_bells(queue)
-            if missing > 0:
-                q2.ring({queue: missing}, using=connection.alias)
-                rung += missing
+            rung += q2.top_up(queue, using=connection.alias)
         _call_the_roll(connection, queue)
     return rung
 

@@ -116,6 +116,7 @@ def parameters(run: WorkflowRun) -> dict[str, list[Any]]:
         "statements.SETTLE": settled,
         "statements.PUT_OFF": ["retryable", "e", "[]", 1.5, 0, None, ready, 1, False],
         "statements.LOWER_DEPENDENTS": [ready],
+        "statements.LOWER_DEPENDENT": [ready],
         "statements.LOWER": [1, 1, 1, 1, waiting],
         "statements.LOCK_DESCENDANTS": [ready],
         "statements.EDGES_AMONG_DESCENDANTS": [ready],
@@ -212,7 +213,13 @@ def test_statement_looks_up_what_it_wants_in_an_index_and_reads_no_index_whole(n
 
 
 # A partial index that looks empty to the planner, by its statistics, invites it to read all of it.
-PARTIAL_BY_ID = {"statements.CLAIM", "statements.SETTLE", "statements.LOCK_DEPENDENTS", "statements.LOWER_DEPENDENTS"}
+PARTIAL_BY_ID = {
+    "statements.CLAIM",
+    "statements.SETTLE",
+    "statements.LOCK_DEPENDENTS",
+    "statements.LOWER_DEPENDENTS",
+    "statements.LOWER_DEPENDENT",
+}
 
 
 @pytest.mark.postgres
@@ -243,7 +250,7 @@ def parts_run_for_each_row(plan: dict[str, Any], *, inside: bool = False) -> Ite
 @pytest.mark.postgres
 @pytest.mark.parametrize(
     "sentence",
-    [sentence for sentence in invariants._BROKEN],
+    list(invariants._BROKEN),
 )
 def test_check_of_an_invariant_reads_no_table_again_for_each_row(sentence, full_database):
     plan = plan_of(invariants._BROKEN[sentence], [], "custom")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -285,6 +286,51 @@ def leave(ctx: StepContext) -> None:
     raise SystemExit(3)
 
 
+class WordlessError(Exception):
+    """An error that cannot say what it is."""
+
+    def __str__(self) -> str:
+        raise LookupError
+
+
+ODD: dict[str, BaseException | type[BaseException]] = {
+    "StopIteration": StopIteration,
+    "GeneratorExit": GeneratorExit,
+    "CancelledError": asyncio.CancelledError,
+    "ExceptionGroup": ExceptionGroup("many", [ValueError("a"), KeyError("b")]),
+    "BaseException": BaseException("base"),
+    "TimeoutError": TimeoutError("its own"),
+    "MemoryError": MemoryError,
+    "without words": WordlessError,
+    "Discard": Discard,
+}
+
+
+@step
+def raise_oddly(ctx: StepContext, kind: str) -> None:
+    """Raise what bodies seldom raise."""
+    if kind == "RecursionError":
+        raise_oddly.function(ctx, kind)
+    raise ODD[kind]
+
+
+@step
+async def raise_oddly_later(ctx: StepContext, kind: str) -> None:
+    """The same in a coroutine."""
+    raise_oddly.function(ctx, kind)
+
+
+@step
+def return_oddly(ctx: StepContext, kind: str) -> Any:
+    """Return what bodies seldom return."""
+    match kind:
+        case "a class":
+            return Snooze
+        case "a generator":
+            return (number for number in range(3))
+    return later.function(ctx)
+
+
 # Bodies that look at their context ---------------------------------------------------------------------------------
 
 
@@ -366,6 +412,14 @@ def report_and_fail(ctx: StepContext) -> None:
     ctx.progress(2, 3, "nearly")
     msg = "not quite"
     raise RuntimeError(msg)
+
+
+@step(backoff=0)
+def count_attempts(ctx: StepContext, until: int) -> int:
+    """Fail for so many attempts, then count the executions that the row shows."""
+    if ctx.attempt < until:
+        raise ValueError
+    return len(_of(ctx).get().attempts)
 
 
 @step
@@ -466,6 +520,17 @@ def raise_in_hook(ctx: StepContext, reason: str) -> None:
     _heard[ctx.workflow_id].append((ctx.step_name, "discarded", reason))
     msg = "the hook failed"
     raise RuntimeError(msg)
+
+
+@step
+def hooked_later(ctx: StepContext) -> None:
+    """Has a hook that is a coroutine."""
+
+
+@hooked_later.on_dependency_discarded
+async def hear_later(ctx: StepContext, reason: str) -> None:
+    """Remember the call."""
+    _heard[ctx.workflow_id].append((ctx.step_name, "discarded", reason))
 
 
 @step(timeout=0.2)
@@ -574,8 +639,6 @@ def hang_and_return(ctx: StepContext) -> str:
 @step(timeout=0.1, max_attempts=1)
 async def hang_async(ctx: StepContext) -> None:
     """Take longer than it may, in a coroutine."""
-    import asyncio
-
     await asyncio.sleep(30)
 
 
@@ -604,6 +667,8 @@ def write_group(ctx: StepContext, name: str, then: str = "return") -> Any:
             raise Discard("no use")
         case "report":
             ctx.progress(1, 2, "half")
+        case "hang":
+            time.sleep(30)
     return Group.objects.filter(name=name).count()
 
 

@@ -55,6 +55,12 @@ def test_error_in_a_hook_stops_neither_the_cascade_nor_other_hooks(caplog):
     assert "The hook of step 'a' for a discarded dependency raised." in caplog.text
 
 
+def test_hook_may_be_a_coroutine():
+    run = drain(Workflow("x").add("bad", steps.discard).add("a", steps.hooked_later, deps=["bad"]).insert())
+
+    assert steps.hooks_of(run) == [("a", "discarded", "dependency 'bad' was discarded")]
+
+
 def test_hook_that_hangs_is_ended_by_the_step_s_timeout(caplog):
     run = drain(Workflow("x").add("bad", steps.discard).add("a", steps.slowly_hooked, deps=["bad"]).insert())
 

@@ -16,6 +16,7 @@ from baton.testing import drain
 from tests import steps
 from tests.clock import expire_leases
 from tests.factories import WorkflowNodeFactory
+from tests.recording import recorded
 from tests.utils import wait_until
 
 pytestmark = pytest.mark.django_db
@@ -97,7 +98,7 @@ def test_part_that_fails_makes_the_command_fail():
             "failed_steps = 'no json'"
         )
 
-    with pytest.raises(CommandError, match=r"Parts of the sweep failed, the others ran: announced: "):
+    with recorded(), pytest.raises(CommandError, match=r"Parts of the sweep failed, the others ran: announced: "):
         printed()
 
 

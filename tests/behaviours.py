@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def behave(
 
     Args:
         ctx: The context.
-        folder: Where the notes are kept, a file for each step.
+        folder: Where the notes are kept.
         script: Acts of the interpreter, one for each execution; the last repeats.
         number: Goes into the result.
         pause: Seconds that a snooze asks for.
@@ -84,8 +85,16 @@ def note_discarded_dependency(ctx: StepContext, reason: str) -> None:
 
 def notes(folder: Path, name: str) -> list[dict[str, Any]]:
     """What was noted under a name, in order."""
-    path = folder / name
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [json.loads(line) for line in _lines(folder) if line.startswith(_head(name))]
+
+
+def all_notes(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Everything that was noted, by name."""
+    found: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for line in _lines(folder):
+        note = json.loads(line)
+        found[note["name"]].append(note)
+    return found
 
 
 def _begin(ctx: StepContext, folder: str, script: list[str]) -> Act:
@@ -136,8 +145,17 @@ def _carry_out(
 
 def _note(folder: Path, name: str, note: dict[str, Any]) -> None:
     # One write of a few bytes to a file opened for appending: whole, or after a kill not there at all.
-    with (folder / name).open("ab", buffering=0) as file:
-        file.write(json.dumps(note).encode() + b"\n")
+    with (folder / "notes").open("ab", buffering=0) as file:
+        file.write(json.dumps({"name": name, **note}).encode() + b"\n")
+
+
+def _lines(folder: Path) -> list[str]:
+    file = folder / "notes"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def _head(name: str) -> str:
+    return json.dumps({"name": name})[:-1] + ","
 
 
 # Bodies that meet -----------------------------------------------------------------------------------------------

@@ -21,11 +21,14 @@ from baton.models import WorkflowNode, WorkflowRun
 from baton.sweep import check
 from baton.telemetry import step_transitioned, workflow_finished
 from baton.testing import drain
-from tests.behaviours import behave, behave_async, notes
+from tests.behaviours import all_notes, behave, behave_async
 from tests.conftest import StartCluster
 from tests.faults import recorder
 from tests.interpreter import Act, DescribedStep, Description, Fate, interpret
 from tests.processes import Manage
+from tests.utils import wait_until
+
+Notes = dict[str, list[dict[str, Any]]]
 
 IN_PROCESS = 200
 ON_A_CLUSTER = 30
@@ -184,15 +187,16 @@ def assert_ran_as_ruled(run: WorkflowRun, sample: Sample, folder: Path, events: 
     assert sorted(completion.failed_steps) == sorted(ending.failed_steps)
     assert completion.failed_count == len(ending.failed_steps)
 
+    noted = all_notes(folder)
     events_of = defaultdict(list)
     for event in events:
         events_of[event["step_name"]].append(event)
     for name, fate in ending.fates.items():
         node = nodes[name]
         _assert_row(node, fate)
-        _assert_bodies(node, fate, folder)
+        _assert_bodies(node, fate, noted)
         _assert_events(node, fate, events_of[name])
-        _assert_order(node, [nodes[dependency] for dependency in described[name].dependencies], folder)
+        _assert_order(node, [nodes[dependency] for dependency in described[name].dependencies], noted)
 
 
 def _assert_row(node: WorkflowNode, fate: Fate) -> None:
@@ -208,11 +212,11 @@ def _assert_row(node: WorkflowNode, fate: Fate) -> None:
         assert node.started_at is None
 
 
-def _assert_bodies(node: WorkflowNode, fate: Fate, folder: Path) -> None:
-    started = [note for note in notes(folder, node.name) if "started" in note]
+def _assert_bodies(node: WorkflowNode, fate: Fate, noted: Notes) -> None:
+    started = [note for note in noted[node.name] if "started" in note]
 
     assert [note["attempt"] for note in started] == fate.bodies, node.name
-    hooks = notes(folder, f"{node.name}.hooks")
+    hooks = noted[f"{node.name}.hooks"]
     assert len(hooks) == bool(fate.blamed), hooks
     for hook in hooks:
         assert hook["state"] in fate.blamed.values()
@@ -233,13 +237,13 @@ def _assert_events(node: WorkflowNode, fate: Fate, events: list[dict[str, Any]])
     assert [event["has_result"] for event in events] == [False] * (len(events) - 1) + [fate.result is not None]
 
 
-def _assert_order(node: WorkflowNode, dependencies: list[WorkflowNode], folder: Path) -> None:
+def _assert_order(node: WorkflowNode, dependencies: list[WorkflowNode], noted: Notes) -> None:
     """No body starts before all its dependencies are settled."""
     if node.attempts:
         began = datetime.fromisoformat(node.attempts[0]["started_at"])
         assert all(dependency.settled_at and dependency.settled_at <= began for dependency in dependencies), node.name
-    started = [note["started"] for note in notes(folder, node.name) if "started" in note]
-    ended = [note["ended"] for each in dependencies for note in notes(folder, each.name) if "ended" in note]
+    started = [note["started"] for note in noted[node.name] if "started" in note]
+    ended = [note["ended"] for each in dependencies for note in noted[each.name] if "ended" in note]
     if started and ended:
         assert max(ended) <= min(started), node.name
 
@@ -307,13 +311,12 @@ def test_200_random_graphs_come_to_what_the_rules_say(tmp_path):
 def test_30_random_graphs_at_once_on_a_real_cluster_come_to_what_the_rules_say(
     real_cluster: StartCluster, manage: Manage, settings, tmp_path, tmp_path_factory
 ):
+    recorded = tmp_path_factory.mktemp("events")
+    listening = {"DJANGO_SETTINGS_MODULE": "tests.faults.settings", recorder.ENVIRONMENT: str(recorded)}
     if "redis" in settings.Q_CLUSTER:
         # It cannot deliver a bell later: retries and snoozes are the resident sweep's.
-        manage.start("baton_sweep", "--watch", "--interval", "0.2")
-    recorded = tmp_path_factory.mktemp("events")
-    real_cluster(
-        workers=2, env={"DJANGO_SETTINGS_MODULE": "tests.faults.settings", recorder.ENVIRONMENT: str(recorded)}
-    )
+        manage.start("baton_sweep", "--watch", "--interval", "0.2", env=listening)
+    real_cluster(workers=2, env=listening)
     samples = collected(ON_A_CLUSTER)
     assert len(samples) == ON_A_CLUSTER
     runs = []
@@ -325,6 +328,12 @@ def test_30_random_graphs_at_once_on_a_real_cluster_come_to_what_the_rules_say(
     inserted = [(workflow.insert(), sample, folder) for workflow, sample, folder in runs]
     for run, _, _ in inserted:
         run.wait(timeout=60)
+    # Signals follow the commit that ended the run.
+    wait_until(
+        lambda: len(recorder.recorded(recorded, "finished")) >= ON_A_CLUSTER, what="the last signal of an ending"
+    )
+    expected = sum(len(fate.events) for sample in samples for fate in interpret(sample.description).fates.values())
+    wait_until(lambda: len(recorder.recorded(recorded, "step")) >= expected, what="the last signal of a step")
 
     events = defaultdict(list)
     for event in recorder.recorded(recorded, "step"):

@@ -38,7 +38,7 @@ def test_decorator_works_with_and_without_parentheses():
         pass
 
     assert [type(each) for each in (bare, called, with_options)] == [Step, Step, Step]
-    assert (bare.__name__, bare.__doc__, bare.__module__) == ("bare", "Do it.", __name__)
+    assert (vars(bare)["__name__"], bare.__doc__, bare.__module__) == ("bare", "Do it.", __name__)
     assert with_options.options.max_attempts == 3
 
 

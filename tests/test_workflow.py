@@ -126,7 +126,7 @@ def test_id_that_is_no_uuid_is_refused(given):
 @pytest.mark.xfail(strict=True, raises=AttributeError, reason="an id of another type raises AttributeError")
 def test_id_of_another_type_is_refused():
     with pytest.raises((TypeError, ValueError)):
-        Workflow("x", id=5)
+        Workflow("x", id=5)  # type: ignore[arg-type]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -329,7 +329,7 @@ def test_unknown_dependency_is_refused_naming_step_and_dependency_and_writes_not
 def test_reference_to_an_unknown_step_is_refused_as_a_dependency_is():
     refusal = refusal_of(Workflow("x").add("a", steps.value.bind(result_of("nope")["part"])))
 
-    assert [(type(each), each.dependency) for each in refusal.problems] == [(UnknownDependencyError, "nope")]
+    assert [(type(each), vars(each)["dependency"]) for each in refusal.problems] == [(UnknownDependencyError, "nope")]
 
 
 def test_duplicate_name_is_refused_with_an_error_of_its_own():
@@ -416,7 +416,7 @@ def test_step_that_no_worker_could_import_is_refused():
     refusal = refusal_of(Workflow("x").add("a", inner).add("b", steps.nothing, deps=["nope"]))
 
     assert [type(problem) for problem in refusal.problems] == [UnknownDependencyError, UnimportableStepError]
-    assert refusal.problems[1].path.endswith("test_step_that_no_worker_could_import_is_refused.<locals>.inner")
+    assert vars(refusal.problems[1])["path"].endswith("test_step_that_no_worker_could_import_is_refused.<locals>.inner")
 
 
 def test_atomic_async_step_is_refused():

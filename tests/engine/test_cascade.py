@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from baton import Workflow, q2
@@ -18,9 +20,7 @@ def states(run: WorkflowRun) -> dict[str, str]:
     return {name: str(node.state) for name, node in run.steps.items()}
 
 
-def pair(
-    bad: str, *, at_workflow: dict[str, bool] | None = None, at_step: dict[str, bool] | None = None
-) -> WorkflowRun:
+def pair(bad: str, *, at_workflow: dict[str, Any] | None = None, at_step: dict[str, Any] | None = None) -> WorkflowRun:
     """A step that ends badly, and one that depends on it."""
     return drain(
         Workflow("x", **(at_workflow or {}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import psutil
 import pytest
@@ -139,7 +139,7 @@ def test_step_of_a_vanished_worker_is_retried_within_the_lease_and_one_sweep(rea
 
     lost, completed = run.steps["a"].attempts
     assert lost["outcome"] == "worker_lost"
-    held = timezone.datetime.fromisoformat(lost["ended_at"]) - timezone.datetime.fromisoformat(lost["started_at"])
+    held = datetime.fromisoformat(lost["ended_at"]) - datetime.fromisoformat(lost["started_at"])
     assert timedelta(seconds=0.8) <= held < timedelta(seconds=4)
     assert completed["number"] == 2
 

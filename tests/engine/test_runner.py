@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from django.db import connection
 from django.utils import timezone
@@ -97,7 +99,7 @@ def test_bell_that_comes_too_early_rings_again_for_the_time_that_was_meant():
 
 
 def test_bell_for_a_time_ahead_is_rung_at_insert():
-    Workflow("x").add("a", steps.nothing, not_before=timezone.now() + timezone.timedelta(hours=1)).insert()
+    Workflow("x").add("a", steps.nothing, not_before=timezone.now() + timedelta(hours=1)).insert()
 
     assert waiting_from_now() == 1
 

@@ -78,7 +78,11 @@ match BROKER:
         msg = f"BATON_TEST_BROKER is {BROKER!r}; it can be 'orm' or 'redis'."
         raise ValueError(msg)
 
-BATON: dict[str, Any] = json.loads(os.environ.get("BATON_TEST_BATON_SETTING", "{}"))
+BATON: dict[str, Any] = {
+    # Redis delivers nothing at a due time; tests that need a sweep run one.
+    **({"SWEEP_RESIDENT": True} if BROKER == "redis" else {}),
+    **json.loads(os.environ.get("BATON_TEST_BATON_SETTING", "{}")),
+}
 
 INSTALLED_APPS = [
     "django.contrib.admin",

@@ -158,13 +158,13 @@ def test_smaller_priorities_run_first_across_all_runs_of_a_queue():
 
 
 def test_dependent_goes_before_steps_that_were_ready_earlier_but_not_before_more_urgent_ones():
-    run = Workflow("x").add("a", steps.ran).add("a2", steps.ran, deps=["a"]).insert()
-    other = Workflow("x").add("b", steps.ran).add("c", steps.insert_urgent.bind("urgent")).insert()
+    earlier = Workflow("x").add("b", steps.ran).add("c", steps.insert_urgent.bind("urgent")).insert()
+    run = Workflow("x").add("a", steps.ran, priority=-1).add("a2", steps.ran, deps=["a"]).insert()
 
     answer_bell("default")
 
     (inserted,) = WorkflowRun.objects.filter(name="urgent")
-    assert steps.bodies_of_all(run, other, inserted) == ["a", "a2", "b", "urgent 1", "urgent 2"]
+    assert steps.bodies_of_all(earlier, run, inserted) == ["a", "a2", "b", "urgent 1", "urgent 2"]
 
 
 def test_dependent_waits_for_a_ready_step_with_a_smaller_priority():

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from django.db.models import F
+from django.utils import timezone
+from django_q.brokers import get_broker
 from django_q.models import OrmQ
 
 from baton import Workflow
@@ -15,6 +17,7 @@ from baton.engine import statements
 from baton.engine.gate import claim, claim_next, is_ready
 from baton.engine.runner import answer_bell, database
 from baton.models import Completion, WorkflowNode, WorkflowRun
+from baton.q2 import ring
 from baton.sweep import check, sweep
 from baton.sweep.rescue import rescue_lost
 from baton.telemetry import step_transitioned, workflow_finished
@@ -68,9 +71,10 @@ def assert_each_run_ended_once(name: str, endings: list[str], outcomes: set[str]
 
 def test_join_of_two_siblings_that_settle_at_once_is_promoted_once():
     runs = copies(Workflow("join").add("b", meet).add("c", meet).add("d", follow, deps=["b", "c"]))
-    # In every other run the join belongs to another queue: nobody here goes on with it, so a bell must be rung.
-    elsewhere = {run["d"] for run in runs[::2]}
-    WorkflowNode.objects.filter(pk__in=elsewhere).update(queue="slow")
+    # In every other run the join belongs to a queue of its own: nobody here goes on with it, so a bell must be rung.
+    elsewhere = {f"join {run['d']}" for run in runs[::2]}
+    for run in runs[::2]:
+        WorkflowNode.objects.filter(pk=run["d"]).update(queue=f"join {run['d']}")
     held_by_us = claims(runs, "b", "c")
     taken: list[int] = []
 
@@ -83,11 +87,13 @@ def test_join_of_two_siblings_that_settle_at_once_is_promoted_once():
 
     assert sorted(taken) == sorted(run["d"] for run in runs[1::2])
     joins = WorkflowNode.objects.filter(name="d")
-    assert Counter(joins.values_list("queue", "state", "remaining", "fence", "attempt", "version")) == {
-        ("default", "executing", 0, 1, 1, 2): len(taken),
-        ("slow", "available", 0, 0, 0, 1): len(elsewhere),
+    assert Counter(joins.values_list("state", "remaining", "fence", "attempt", "version")) == {
+        ("executing", 0, 1, 1, 2): len(taken),
+        ("available", 0, 0, 0, 1): len(elsewhere),
     }
-    assert OrmQ.objects.filter(key="slow").count() == len(elsewhere)
+    assert Counter(OrmQ.objects.filter(key__startswith="join").values_list("key", flat=True)) == dict.fromkeys(
+        elsewhere, 1
+    )
     assert check() == []
 
 
@@ -321,4 +327,41 @@ def test_bell_rung_while_the_last_worker_looks_and_leaves_is_not_lost():
     for queue in rung:
         answer_bell(queue)
     assert not WorkflowNode.objects.filter(queue__in=queues).exclude(state__in=["completed", "pending"]).exists()
+    assert check() == []
+
+
+def test_bell_that_waits_and_stands_for_more_work_is_answered_after_that_work_is_there():
+    """A waiting bell saves ringing another one, but not if it is being taken just now."""
+    queues = [f"queue {repeat}" for repeat in range(REPEATS)]
+    ready = copies(Workflow("waits for nothing").add("a", follow))
+    for queue, run in zip(queues, ready, strict=True):
+        WorkflowNode.objects.filter(pk=run["a"]).update(queue=queue)
+    for queue in queues:
+        ring({queue: 1}, using="default")
+    claims(ready, "a")
+
+    def fetch_and_answer(repeat: int) -> None:
+        broker = get_broker(queues[repeat])
+        meeting_point.wait()
+        # What django-q2's pusher and its worker do.
+        for message, _ in broker.dequeue() or []:
+            answer_bell(queues[repeat])
+            broker.acknowledge(message)
+
+    def make_ready(repeat: int) -> None:
+        workflow = Workflow("new work").add("a", follow, queue=queues[repeat])
+        meeting_point.wait()
+        workflow.insert()
+
+    def was_left_ready(repeat: int) -> bool:
+        return is_ready(database(), queues[repeat])
+
+    race(fetch_and_answer, make_ready, was_left_first=was_left_ready)
+
+    new = WorkflowNode.objects.filter(run__name="new work")
+    left = set(new.filter(state="available").values_list("queue", flat=True))
+    waiting = set(OrmQ.objects.filter(lock__lte=timezone.now()).values_list("key", flat=True))
+    assert left <= waiting
+    assert 0 < len(left) < REPEATS, "the two never met"
+    assert new.filter(state="completed").count() + len(left) == REPEATS
     assert check() == []

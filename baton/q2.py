@@ -19,6 +19,7 @@ from django_q.conf import Conf
 from django_q.signing import SignedPackage
 
 from baton.conf import get_settings
+from baton.returns import MAX_DELAY_SECONDS
 
 logger = logging.getLogger("baton.q2")
 
@@ -72,6 +73,7 @@ def ring_at(queue: str, seconds: float, *, using: str, is_committed: bool = Fals
         using: The database alias of the transaction that gave the step its due time.
         is_committed: That transaction is over, so that any bell for that time will see the step.
     """
+    seconds = min(seconds, MAX_DELAY_SECONDS)
     if seconds <= 0.01:
         ring({queue: 1}, using=using)
     elif _is_outbox(using):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 from uuid import UUID, uuid4
@@ -23,6 +23,8 @@ from baton.steps import BoundStep, Step, override
 from baton.values import encode
 
 _MAX_NAME_LENGTH = 255
+# Between these every database and every clock can count; earlier is at once, later is never.
+_EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
 Name = str | Enum
 
@@ -70,12 +72,12 @@ class Workflow:
         ignore_discarded: bool = False,
     ) -> None:
         self.name = _name(name, "Workflow: name")
-        self.id = uuid4() if id is None else id if isinstance(id, UUID) else UUID(id)
+        self.id = _id(id)
         self.key = None if key is None else _name(key, "Workflow: key")
         self.meta = meta or {}
-        self.debug = debug
-        self.ignore_cancelled = ignore_cancelled
-        self.ignore_discarded = ignore_discarded
+        self.debug = _flag(debug, "Workflow: debug")
+        self.ignore_cancelled = _flag(ignore_cancelled, "Workflow: ignore_cancelled")
+        self.ignore_discarded = _flag(ignore_discarded, "Workflow: ignore_discarded")
         self._meta_text = encode(self.meta, limit=get_settings().max_result_chars, what="meta")
         self._added: list[_Added] = []
 
@@ -134,8 +136,8 @@ class Workflow:
                 deps=tuple(dict.fromkeys(names)),
                 options=options,
                 given={key: getattr(options, key) for key in step_options},
-                ignore_cancelled=ignore_cancelled,
-                ignore_discarded=ignore_discarded,
+                ignore_cancelled=_optional_flag(ignore_cancelled, f"add({name!r}): ignore_cancelled"),
+                ignore_discarded=_optional_flag(ignore_discarded, f"add({name!r}): ignore_discarded"),
                 not_before=_aware(not_before, name),
             )
         )
@@ -251,6 +253,17 @@ def _name(value: Any, where: str) -> str:
     return str(text)
 
 
+def _id(value: Any) -> UUID:
+    if value is None:
+        return uuid4()
+    if isinstance(value, UUID):
+        return value
+    if not isinstance(value, str):
+        msg = f"Workflow: id is {value!r}. Give a UUID."
+        raise TypeError(msg)
+    return UUID(value)
+
+
 def _aware(moment: Any, name: str) -> datetime | None:
     if moment is None:
         return None
@@ -260,4 +273,18 @@ def _aware(moment: Any, name: str) -> datetime | None:
     if moment.utcoffset() is None:
         msg = f"add({name!r}): not_before is {moment!r}, which has no time zone. Give an aware datetime."
         raise ValueError(msg)
-    return moment
+    try:
+        return min(max(moment.astimezone(UTC), _EARLIEST), _LATEST)
+    except OverflowError:
+        return _EARLIEST if moment < _LATEST else _LATEST
+
+
+def _flag(value: Any, where: str) -> bool:
+    if not isinstance(value, bool):
+        msg = f"{where} is {value!r}. Give True or False."
+        raise TypeError(msg)
+    return value
+
+
+def _optional_flag(value: Any, where: str) -> bool | None:
+    return None if value is None else _flag(value, where)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -295,7 +294,7 @@ def _text_of(error: BaseException) -> str:
     try:
         return str(error)
     except Exception:  # noqa: BLE001 - an error whose text raises still failed the step
-        return "".join(traceback.format_exception_only(type(error), None)).strip()
+        return ""
 
 
 def _is_ours(error: BaseException) -> bool:

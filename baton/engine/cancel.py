@@ -31,7 +31,7 @@ def cancel_run(run_id: UUID, *, reason: str = "") -> bool:
     """
     connection = connections[get_settings().database]
     key = sql.uuid_param(connection, run_id)
-    reason = storable_text(reason)
+    reason = storable_text(str(reason or ""))
     message = reason or "the run was cancelled"
     with transaction.atomic(using=connection.alias):
         unsettled = sql.fetch(connection, sql.LOCK_UNSETTLED, [key])

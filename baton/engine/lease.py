@@ -33,7 +33,7 @@ class Holding:
 class Heartbeat:
     """Keeps the leases of what this process runs, and none beyond the step's timeout and a grace.
 
-    The thread starts with the first step, after the worker was forked, and sleeps while every step is short.
+    The thread starts with a step, after the worker was forked, and ends when it finds the process idle.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,13 @@ class Heartbeat:
         with self._lock:
             self._held[id(holding)] = holding
             if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="baton-heartbeat", daemon=True)
+                settings = get_settings()
+                self._thread = threading.Thread(
+                    target=self._run,
+                    args=(settings.database, settings.heartbeat_interval),
+                    name="baton-heartbeat",
+                    daemon=True,
+                )
                 self._thread.start()
         return holding
 
@@ -64,22 +70,24 @@ class Heartbeat:
         with self._lock:
             self._held.pop(id(holding), None)
 
-    def _run(self) -> None:
-        while True:
-            interval = get_settings().heartbeat_interval
-            time.sleep(min(interval, 1.0))
-            now = time.monotonic()
-            with self._lock:
-                aged = [each for each in self._held.values() if now - each.renewed_at >= interval and not each.lost]
-            for holding in aged:
-                if holding.ends_at is None or now < holding.ends_at:
-                    self._renew(holding)
-            if not aged:
-                # The connection serves long steps only; an idle process gives it back.
-                connections[get_settings().database].close()
+    def _run(self, alias: str, interval: float) -> None:
+        try:
+            while True:
+                time.sleep(min(interval, 1.0))
+                now = time.monotonic()
+                with self._lock:
+                    if not self._held:
+                        # An idle process gives thread and connection back; the next step starts them anew.
+                        self._thread = None
+                        return
+                    aged = [each for each in self._held.values() if now - each.renewed_at >= interval and not each.lost]
+                for holding in aged:
+                    if holding.ends_at is None or now < holding.ends_at:
+                        self._renew(connections[alias], holding)
+        finally:
+            connections[alias].close()
 
-    def _renew(self, holding: Holding) -> None:
-        connection = connections[get_settings().database]
+    def _renew(self, connection: BaseDatabaseWrapper, holding: Holding) -> None:
         claim = holding.claim
         try:
             renewed = renew(connection, claim)

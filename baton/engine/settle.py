@@ -16,10 +16,9 @@ from baton.engine import statements as sql
 from baton.engine.cascade import Fall, cascade
 from baton.engine.gate import Claim, claim_kept, claim_next
 from baton.engine.transitions import Transition
+from baton.models.node import KEPT_EXECUTIONS
 from baton.states import AttemptOutcome, StepState
 from baton.values import decode, encode
-
-KEPT_EXECUTIONS = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,9 @@ from baton.values import decode
 if TYPE_CHECKING:
     from datetime import datetime
 
+KEPT_EXECUTIONS = 50
+"""How many executions a row remembers."""
+
 _SETTLED_STATES = ("completed", "discarded", "cancelled")
 
 
@@ -162,7 +165,7 @@ class WorkflowNode(models.Model):
                     "count": 1,
                 }
             )
-        return entries
+        return entries[-KEPT_EXECUTIONS:]
 
 
 class WorkflowEdge(models.Model):

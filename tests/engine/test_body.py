@@ -676,7 +676,6 @@ def test_attempts_keep_the_newest_fifty():
     assert node.attempts[-1]["outcome"] == "completed"
 
 
-@pytest.mark.xfail(strict=True, reason="the execution that goes on is added to the fifty that are kept")
 def test_attempts_of_an_executing_step_are_fifty_at_most_too():
     node = drained(steps.count_attempts.bind(55), max_attempts=60)
 

@@ -131,9 +131,6 @@ def test_waiting_for_a_time_is_announced_to_nobody():
     assert run.steps["b"].state == "snoozed"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="ring_at() rounds the time up into the year 10000, and the settle fails for good"
-)
 def test_step_that_is_never_to_start_does_not_wedge_its_dependency():
     never = datetime.max.replace(tzinfo=UTC)
     run = Workflow("x").add("a", steps.ran).add("b", steps.ran, deps=["a"], not_before=never).insert()

@@ -12,7 +12,7 @@ from baton.conf import get_settings
 from baton.engine import statements as sql
 from baton.engine.gate import worker_name
 
-LEASE_SECONDS = 60.0
+LEASE_SECONDS = 20.0
 
 _FIRST = sql.Statement("INSERT INTO baton_sweeplease (id, holder, cursor) VALUES (1, '', 0) ON CONFLICT DO NOTHING")
 _TAKE = sql.Statement("""
@@ -25,7 +25,7 @@ _GIVE_BACK = sql.Statement("""
 
 
 class SweeperLease:
-    """Held for the time of a pass; a sweeper that died gives it up after a minute."""
+    """Held for the time of a pass; a sweeper that died gives it up after some seconds."""
 
     def __init__(self) -> None:
         self._holder = f"{worker_name()}:{uuid4().hex[:8]}"

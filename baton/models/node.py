@@ -148,6 +148,12 @@ class WorkflowNode(models.Model):
             raise NoResultError(self.name, self.state)
         return decode(self.result_json)
 
+    def explain(self) -> str:
+        """Why the step is where it is, in a sentence: what it waits for, when it runs again, how it ended."""
+        from baton.explain import explain_step  # noqa: PLC0415 - what explains stands above the models
+
+        return explain_step(self)
+
     @property
     def attempts(self) -> list[dict[str, Any]]:
         """The newest fifty executions, an entry for each, as the reference of the node row tells."""

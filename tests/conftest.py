@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.core.management import call_command
-from django.db import connections
+from django.db import connection, connections
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from scripts.services import REDIS_URL, Postgres
 from tests.processes import Manage, RealCluster
+from tests.utils import wait_until
 
 StartCluster = Callable[..., RealCluster]
 
@@ -36,12 +37,29 @@ def _empty_broker() -> None:
             client.flushdb()
 
 
+def end_sessions() -> None:
+    """Wait until PostgreSQL has ended what killed processes left: a statement of theirs can deadlock with the flush."""
+    if connection.vendor != "postgresql":
+        return
+
+    def others() -> list[Any]:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            )
+            return cursor.fetchall()
+
+    wait_until(lambda: not others(), what="the end of the killed processes' sessions")
+
+
 @pytest.fixture
 def manage(transactional_db: None) -> Iterator[Manage]:
     """Management commands as processes of their own, on the test database."""
     runner = Manage()
     yield runner
     runner.close()
+    end_sessions()
 
 
 @pytest.fixture
@@ -68,6 +86,7 @@ def real_cluster(transactional_db: None, tmp_path_factory: pytest.TempPathFactor
     yield start
     for cluster in clusters:
         cluster.kill()
+    end_sessions()
 
 
 @pytest.fixture

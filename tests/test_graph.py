@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -228,31 +227,3 @@ def test_many_knots_are_found() -> None:
     pairs = [(f"{side}{index}", [f"{'b' if side == 'a' else 'a'}{index}"]) for index in range(20_000) for side in "ab"]
 
     assert len(find_problems(pairs)) == 20_000
-
-
-@pytest.mark.parametrize(
-    "shape",
-    [
-        lambda size: [(str(index), [str(index - 1)] if index else []) for index in range(size)],
-        lambda size: [(str(index), [str((index - 1) % size)]) for index in range(size)],
-        lambda size: [
-            (str(index), ["0"] if index else [str(other) for other in range(1, size)]) for index in range(size)
-        ],
-        lambda size: [(str(index), []) for index in range(size)],
-    ],
-    ids=["chain", "circle", "star of circles", "independent"],
-)
-def test_time_grows_with_the_size_and_not_with_its_square(shape: Callable[[int], Steps]) -> None:
-    def seconds(size: int) -> float:
-        steps = shape(size)
-        best = float("inf")
-        for _ in range(3):
-            begin = time.process_time()
-            find_problems(steps)
-            best = min(best, time.process_time() - begin)
-        return best
-
-    small, large = seconds(2_000), seconds(20_000)
-
-    # Ten times the size; the square would be a hundred times the time.
-    assert large < 50 * small

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time as clock
 from collections import OrderedDict, UserDict, defaultdict, deque, namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -520,29 +519,3 @@ def test_what_stops_the_body_stops_the_encoder() -> None:
 
     with pytest.raises(Stop):
         encode(Slow())
-
-
-# --- How fast
-
-
-def test_plain_data_costs_little_more_than_json_itself() -> None:
-    row = {
-        "id": 12,
-        "name": "some name",
-        "price": 1.5,
-        "ok": True,
-        "tags": ["a", "b", None],
-        "sub": {"x": 1, "y": [1, 2]},
-    }
-    value = {"rows": [{**row, "index": index} for index in range(9_000)]}
-
-    def seconds(write: Callable[[Any], str]) -> float:
-        times = []
-        for _ in range(5):
-            begin = clock.process_time()
-            write(value)
-            times.append(clock.process_time() - begin)
-        return min(times)
-
-    assert len(encode(value)) > 900_000
-    assert seconds(encode) < 5 * seconds(json.dumps)

@@ -48,7 +48,7 @@ def end_sessions() -> None:
                 "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
             )
-            return cursor.fetchall()
+            return list(cursor.fetchall())
 
     wait_until(lambda: not others(), what="the end of the killed processes' sessions")
 

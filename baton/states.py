@@ -34,7 +34,6 @@ class StepState(TextChoices):
 
 SETTLED = frozenset({StepState.COMPLETED, StepState.DISCARDED, StepState.CANCELLED})
 FAILED = frozenset({StepState.DISCARDED, StepState.CANCELLED})
-WAITING = frozenset({StepState.PENDING, StepState.AVAILABLE, StepState.SNOOZED, StepState.RETRYABLE})
 
 
 class RunState(TextChoices):

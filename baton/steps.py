@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import update_wrapper
 from typing import Any, overload
 
@@ -243,7 +243,6 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "no_retry_on": _no_retry_on,
     "atomic": _atomic,
 }
-OPTION_NAMES = tuple(option.name for option in fields(StepOptions))
 
 
 def _integer(value: Any, where: str) -> int:

@@ -46,6 +46,10 @@ def _seconds(default: float | None, *, above: float | None = None, least: float 
     return field(default=default, metadata={"bounds": Bounds(above=above, least=least, most=YEAR)})
 
 
+def _days(default: float | None) -> Any:
+    return field(default=default, metadata={"bounds": Bounds(least=0, most=36_600)})
+
+
 def _count(default: int | None, *, least: int) -> Any:
     return field(default=default, metadata={"bounds": Bounds(least=least)})
 
@@ -81,6 +85,18 @@ class Settings:
     """The queue in which that schedule runs the sweep (default ``"default"``)."""
     sweep_resident: bool = False
     """Whether you keep ``baton_sweep --watch`` running; Baton's checks take your word, a bool (default ``False``)."""
+
+    retention_days: float | None = _days(None)
+    """How old a settled run may get before a sweep deletes all of it, in days (default ``None``: nothing is)."""
+    debug_log_retention_days: float | None = _days(None)
+    """How old a debug log may get, also that of a live run, in days (default ``None``: it goes with its run)."""
+    prune_limit: int = _count(10_000, least=1)
+    """How many rows of a table one pass of the sweep deletes at most, a count (default 10,000)."""
+    channel_layer: str | None = "default"
+    """The alias of the channel layer that events are sent to; ``None`` sends none (default ``"default"``, used where
+    Channels is installed and that alias is configured)."""
+    opentelemetry: bool = True
+    """Whether spans and metrics are made where OpenTelemetry is installed, a bool (default ``True``)."""
 
     @property
     def heartbeat_interval(self) -> float:

@@ -151,7 +151,30 @@ class ForeignTransactionError(BatonError):
 
 
 class RunNotSettledError(BatonError):
-    """Raised when a run must have ended for what was asked, and has not."""
+    """Raised when a run must have ended for what was asked, and has not.
+
+    Attributes:
+        run: The id of the run.
+    """
+
+    def __init__(self, run: object, name: str) -> None:
+        self.run = run
+        super().__init__(f"Run {run} ({name}) is still running. Wait for its end, or cancel it first.")
+
+
+class NothingToRetryError(BatonError):
+    """Raised when a run is to be retried, nothing of it failed, and no step is named.
+
+    Attributes:
+        run: The id of the run.
+    """
+
+    def __init__(self, run: object, name: str) -> None:
+        self.run = run
+        super().__init__(
+            f"Nothing failed in run {run} ({name}), so there is nothing to retry. "
+            "Name a step to run it again from there."
+        )
 
 
 class WaitInTransactionError(BatonError):

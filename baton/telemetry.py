@@ -29,6 +29,22 @@ workflow_finished = Signal()
 workflow_failed = Signal()
 """The same, sent for runs whose outcome is ``failed`` only."""
 
+sweep_started = Signal()
+"""A pass of the sweep began: ``timestamp``."""
+
+sweep_finished = Signal()
+"""A pass of the sweep ended: ``timestamp``, ``duration``, ``count`` (rows mended) and ``report`` (the counts of each
+part, as ``baton_sweep --json`` prints them)."""
+
+sweep_failed = Signal()
+"""A part of the sweep raised: ``timestamp``, ``duration`` (of the part), ``part``, ``error``. The other parts ran."""
+
+steps_rescued = Signal()
+"""Steps were taken from workers that vanished: ``timestamp``, ``count``, ``node_ids``."""
+
+rows_pruned = Signal()
+"""Retention deleted rows: ``timestamp``, ``count``, ``tables`` (a count for each model's name)."""
+
 ANNOUNCED_FAILURES = 100
 """How many names ``failed_steps`` of a message holds at most; the ``Completion`` has them all."""
 

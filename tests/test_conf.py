@@ -64,6 +64,11 @@ def test_every_key_is_read_in_upper_case(settings):
         "SWEEP_SECONDS": 120.5,
         "SWEEP_QUEUE": "slow",
         "SWEEP_RESIDENT": True,
+        "RETENTION_DAYS": 30.0,
+        "DEBUG_LOG_RETENTION_DAYS": 0.5,
+        "PRUNE_LIMIT": 500,
+        "CHANNEL_LAYER": None,
+        "OPENTELEMETRY": False,
     }
 
     assert sorted(settings.BATON) == KEYS

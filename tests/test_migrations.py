@@ -6,11 +6,20 @@ from django.db import connection
 from django.db.migrations.loader import MigrationLoader
 
 from baton import Workflow
-from baton.models import Completion, QueueSighting, SweepLease, WorkflowEdge, WorkflowNode, WorkflowRun
+from baton.models import (
+    Completion,
+    DebugLog,
+    QueueSighting,
+    StepLog,
+    SweepLease,
+    WorkflowEdge,
+    WorkflowNode,
+    WorkflowRun,
+)
 from baton.testing import drain
 from tests import steps
 
-MODELS = [WorkflowRun, WorkflowNode, WorkflowEdge, Completion, QueueSighting, SweepLease]
+MODELS = [WorkflowRun, WorkflowNode, WorkflowEdge, Completion, DebugLog, QueueSighting, StepLog, SweepLease]
 TABLES = {model._meta.db_table for model in MODELS}
 INDEXES = {index.name for model in MODELS for index in model._meta.indexes}
 

@@ -16,6 +16,7 @@ from baton.conf import get_settings
 from baton.context import StepContext
 from baton.engine import statements as sql
 from baton.engine.backoff import backoff_seconds
+from baton.engine.errors import error_message, is_ours, storable_text
 from baton.engine.event_loop import run_async
 from baton.engine.gate import Claim
 from baton.engine.lease import Holding
@@ -163,7 +164,7 @@ class Execution:
     def _failed(self, error: BaseException, seconds: float, progress: str | None) -> Verdict:
         message = error_message(error)
         outcome = (
-            AttemptOutcome.TIMED_OUT if isinstance(error, TimeoutError) and _is_ours(error) else AttemptOutcome.FAILED
+            AttemptOutcome.TIMED_OUT if isinstance(error, TimeoutError) and is_ours(error) else AttemptOutcome.FAILED
         )
         if not is_retried(error, self.options) or self.claim.attempt >= self.claim.max_attempts:
             outcome = outcome if outcome == AttemptOutcome.TIMED_OUT else AttemptOutcome.FAILED
@@ -274,31 +275,6 @@ def is_retried(error: BaseException, options: StepOptions) -> bool:
         return isinstance(error, options.retry_on)
     # Faults of the code or of the graph: another attempt would find the same.
     return not isinstance(error, (ResultNotStorableError, ReferencePathError, UnknownStepError))
-
-
-def error_message(error: BaseException) -> str:
-    """One line for people: the class where it tells something, and the message."""
-    text = storable_text(_text_of(error))
-    name = type(error).__name__
-    if _is_ours(error):
-        return text
-    return f"{name}: {text}" if text else name
-
-
-def storable_text(text: str) -> str:
-    """Text that every database takes: no NUL, no half of a surrogate pair, not endless."""
-    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()[:10_000]
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - an error whose text raises still failed the step
-        return ""
-
-
-def _is_ours(error: BaseException) -> bool:
-    return type(error).__module__.startswith("baton.")
 
 
 def _ended(state: StepState, outcome: AttemptOutcome, error: str, seconds: float, progress: str | None) -> Verdict:

@@ -11,7 +11,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from baton.conf import get_settings
 from baton.engine import statements as sql
-from baton.engine.body import storable_text
+from baton.engine.errors import storable_text
 from baton.engine.finish import finish, finish_within
 from baton.engine.settle import extended_log
 from baton.engine.transitions import Transition, announce

@@ -42,6 +42,7 @@ class Claim:
     queued_at: datetime | None
     started_at: datetime | None
     worker: str
+    trace: str
     n_settled_deps: int
 
     @property
@@ -110,7 +111,8 @@ def as_claim(row: Sequence[Any]) -> Claim:
     """A claim from the columns that the statements of a claim return."""
     (
         node_id, run_id, workflow_name, name, step, queue, priority, attempt, max_attempts, fence, version, n_deps,
-        n_out, timeout, args, refs, options, attempt_log, queued_at, started_at, worker, n_settled_deps,
+        n_out, timeout, args, refs, options, attempt_log, queued_at, started_at, worker, trace,
+        n_settled_deps,
     ) = row  # fmt: skip
     return Claim(
         node_id=node_id,
@@ -134,6 +136,7 @@ def as_claim(row: Sequence[Any]) -> Claim:
         queued_at=sql.as_datetime(queued_at),
         started_at=sql.as_datetime(started_at),
         worker=worker,
+        trace=trace,
         n_settled_deps=n_settled_deps,
     )
 

@@ -64,6 +64,7 @@ class Plan:
     debug: bool
     ignore_cancelled: bool
     ignore_discarded: bool
+    trace: str = ""
     steps: Sequence[PlannedStep] = field(default_factory=list)
 
 
@@ -130,6 +131,7 @@ def _insert_run(connection: BaseDatabaseWrapper, plan: Plan) -> datetime | None:
             plan.debug,
             plan.ignore_cancelled,
             plan.ignore_discarded,
+            plan.trace,
         ],
     )
     return sql.as_datetime(rows[0][0]) if rows else None

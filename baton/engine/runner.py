@@ -13,7 +13,8 @@ from django.utils import timezone
 
 from baton import q2
 from baton.conf import get_settings
-from baton.engine.body import Execution, error_message, storable_text
+from baton.engine.body import Execution
+from baton.engine.errors import error_message, storable_text
 from baton.engine.finish import finish
 from baton.engine.gate import Claim, claim_next, is_ready, ready_due, seconds_until_due, worker_name
 from baton.engine.hooks import call_hooks

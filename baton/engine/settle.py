@@ -14,6 +14,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from baton import q2
 from baton.engine import statements as sql
 from baton.engine.cascade import Fall, cascade
+from baton.engine.errors import error_key
 from baton.engine.gate import Claim, claim_kept, claim_next
 from baton.engine.transitions import Transition
 from baton.models.node import KEPT_EXECUTIONS
@@ -212,6 +213,7 @@ def _write_settled(connection: BaseDatabaseWrapper, claim: Claim, verdict: Verdi
             verdict.result is not None,
             verdict.result,
             verdict.error,
+            error_key(verdict.error) if verdict.state == StepState.DISCARDED else "",
             _attempt_log(claim, verdict),
             verdict.progress,
             claim.node_id,

@@ -151,7 +151,7 @@ def as_datetime(value: Any) -> datetime | None:
 _CLAIM_COLUMNS = """
     id, run_id, (SELECT r.name FROM baton_workflowrun r WHERE r.id = run_id), name, step, queue, priority, attempt,
     max_attempts, fence, version, n_deps, n_out, timeout, args, refs, options, attempt_log, queued_at, started_at,
-    worker,
+    worker, (SELECT r.trace FROM baton_workflowrun r WHERE r.id = run_id),
     CASE WHEN n_deps = 0 THEN 0 ELSE (
         SELECT count(*) FROM baton_workflowedge e WHERE e.node_id = baton_workflownode.id
             AND (SELECT d.settled_at FROM baton_workflownode d WHERE d.id = e.dependency_id) IS NOT NULL) END
@@ -236,7 +236,7 @@ No condition on the state: see the indexes of the node. Index: baton_edge_depend
 
 SETTLE = Statement("""
     UPDATE baton_workflownode
-    SET state = %s, has_result = %s, result_json = %s, error = %s, attempt_log = %s, settled_at = <now>,
+    SET state = %s, has_result = %s, result_json = %s, error = %s, error_key = %s, attempt_log = %s, settled_at = <now>,
         changed_at = <now>, lease_until = NULL, due_at = NULL, hook_due = '', version = version + 1,
         progress = COALESCE(%s, progress)
     WHERE id = %s AND state = 'executing' AND fence = %s AND (NOT %s OR lease_until <= <asof>)
@@ -395,8 +395,9 @@ TAKE_HOOK = Statement("""
 
 INSERT_RUN = Statement("""
     INSERT INTO baton_workflowrun
-        (id, name, key, state, round, meta, debug, ignore_cancelled, ignore_discarded, inserted_at, cancel_reason)
-    VALUES (%s, %s, %s, 'running', 1, %s, %s, %s, %s, <now>, '')
+        (id, name, key, state, round, meta, debug, ignore_cancelled, ignore_discarded, inserted_at, cancel_reason,
+        trace)
+    VALUES (%s, %s, %s, 'running', 1, %s, %s, %s, %s, <now>, '', %s)
     ON CONFLICT DO NOTHING
     RETURNING inserted_at
 """)

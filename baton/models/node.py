@@ -77,6 +77,14 @@ class WorkflowNode(models.Model):
     has_result = models.BooleanField(_("has a result"), default=False, db_default=False)
     result_json = models.TextField(_("result"), null=True, blank=True)  # noqa: DJ001 - none is not an empty text
     error = models.TextField(_("error"), null=True, blank=True)  # noqa: DJ001 - the API says None
+    error_key = models.CharField(
+        _("kind of error"),
+        max_length=200,
+        blank=True,
+        default="",
+        db_default="",
+        help_text=_("What a discarded step failed with, without numbers and names, so that failures can be grouped."),
+    )
     progress = JSONTextField(_("progress"), null=True, blank=True)
     attempt_log = JSONTextField(_("executions"), default=list, db_default=[])
     not_before = models.DateTimeField(_("not before"), null=True, blank=True)
@@ -122,6 +130,9 @@ class WorkflowNode(models.Model):
                 name="baton_node_waiting",
             ),
             models.Index(fields=["id"], condition=models.Q(hook_due__gt=""), name="baton_node_hook"),
+            models.Index(
+                fields=["error_key", "settled_at"], condition=models.Q(error_key__gt=""), name="baton_node_error"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -14,6 +14,12 @@ class QueueSighting(models.Model):
     host = models.CharField(_("host"), max_length=255)
     worker = models.CharField(_("worker"), max_length=255)
     seen_at = models.DateTimeField(_("seen at"))
+    clock_offset = models.FloatField(
+        _("clock offset"),
+        null=True,
+        blank=True,
+        help_text=_("By how many seconds the clock of that host is ahead of the database's."),
+    )
 
     class Meta:
         verbose_name = _("queue sighting")

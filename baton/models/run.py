@@ -50,6 +50,14 @@ class WorkflowRun(models.Model):
     finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
     cancelled_at = models.DateTimeField(_("cancelled at"), null=True, blank=True)
     cancel_reason = models.TextField(_("reason of the cancel"), blank=True, default="")
+    trace = models.CharField(
+        _("trace"),
+        max_length=64,
+        blank=True,
+        default="",
+        db_default="",
+        help_text=_("The W3C trace context of whoever inserted it."),
+    )
 
     objects = WorkflowRunQuerySet.as_manager()
 
@@ -63,8 +71,12 @@ class WorkflowRun(models.Model):
             ),
         ]
         indexes = [
-            models.Index(fields=["state", "inserted_at"], name="baton_run_list"),
+            models.Index(fields=["state", "inserted_at", "id"], name="baton_run_by_state"),
+            models.Index(fields=["name", "inserted_at", "id"], name="baton_run_by_name"),
+            models.Index(fields=["inserted_at", "id"], name="baton_run_by_time"),
+            models.Index(fields=["finished_at"], condition=models.Q(finished_at__isnull=False), name="baton_run_ended"),
         ]
+        permissions = [("control_workflowrun", _("Can control runs"))]
 
     def __str__(self) -> str:
         return f"{self.name} {self.id}"

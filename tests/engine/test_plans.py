@@ -103,7 +103,7 @@ SOME_RUN = UUID(int=1)
 def parameters(run: WorkflowRun) -> dict[str, list[Any]]:
     """Parameters as the engine gives them, by statement."""
     ready, waiting = run.steps["ready 500"].pk, run.steps["waits 500"].pk
-    settled = ["completed", False, None, None, "[]", None, ready, 1, False]
+    settled = ["completed", False, None, None, "", "[]", None, ready, 1, False]
     return {
         "statements.CLAIM_NEXT": ["w", 15.0, "default"],
         "statements.CLAIM_KEPT": ["w", 15.0, "default", 0, ready],
@@ -134,7 +134,7 @@ def parameters(run: WorkflowRun) -> dict[str, list[Any]]:
         "statements.HOLDS": [ready, 1],
         "statements.PROGRESS": ["{}", ready, 1],
         "statements.TAKE_HOOK": [waiting, "cancelled"],
-        "statements.INSERT_RUN": [SOME_RUN, "n", "k", "{}", False, False, False],
+        "statements.INSERT_RUN": [SOME_RUN, "n", "k", "{}", False, False, False, ""],
         "statements.TAKE_IDS": [3],
         "backstop._UNFINISHED": [1000],
         "backstop._READY_QUEUE": [""],

@@ -120,19 +120,73 @@ def call_the_roll(queue: str, *, using: str) -> None:
         logger.exception("The roll of queue %r could not be called.", queue)
 
 
+def ask_who_serves(queue: str, *, using: str) -> None:
+    """Ask whoever serves the queue to sign, behind what waits there; a call that still waits is not repeated.
+
+    Raises:
+        Exception: Whatever the broker raises.
+    """
+    if _waiting(ROLL_CALL, queue):
+        return
+    payload = _payload(ROLL_CALL, queue)
+    if _is_outbox(using):
+        _insert_bells(using, [(broker_key(queue), payload, timezone.now())])
+    else:
+        _broker(queue).enqueue(payload)
+
+
+def ping() -> None:
+    """Ask the broker whether it is there.
+
+    Raises:
+        Exception: Whatever it raises, or a ConnectionError where it only says no.
+    """
+    if uses_orm_broker():
+        from django_q.models import OrmQ  # noqa: PLC0415 - models load after apps
+
+        OrmQ.objects.using(Conf.ORM).exists()
+    elif _broker(DEFAULT_QUEUE).ping() is False:
+        raise ConnectionError("the broker does not answer a ping")
+
+
+def uses_orm_broker() -> bool:
+    """True when a database is the broker."""
+    return bool(Conf.ORM) and not Conf.BROKER_CLASS
+
+
+def databases() -> set[str]:
+    """The aliases of the databases in which django-q2 keeps tables."""
+    from django_q.models import Schedule, Task  # noqa: PLC0415 - models load after apps
+
+    return {router.db_for_write(Schedule), router.db_for_write(Task), *([Conf.ORM] if uses_orm_broker() else [])}
+
+
+def has_schedule(function: str) -> bool:
+    """True when django-q2 has a schedule for a function."""
+    from django_q.models import Schedule  # noqa: PLC0415 - models load after apps
+
+    return bool(Schedule.objects.filter(func=function).exclude(repeats=0).exists())
+
+
 def waiting_bells(queue: str) -> int:
     """How many bells an idle worker of the queue could take now (counted up to 200; on Redis among the newest 200)."""
-    bell = _constant_part(_payload(BELL, queue))
-    if Conf.ORM and not Conf.BROKER_CLASS:
+    waiting = _waiting(BELL, queue)
+    return int(_broker(queue).queue_size() or 0) if waiting is None else waiting
+
+
+def _waiting(function: str, queue: str) -> int | None:
+    """How many messages for a function wait in a queue; None where the broker cannot be looked into."""
+    message = _constant_part(_payload(function, queue))
+    if uses_orm_broker():
         from django_q.models import OrmQ  # noqa: PLC0415 - models load after apps
 
         rows = OrmQ.objects.using(Conf.ORM).filter(key=broker_key(queue), lock__lt=timezone.now())
-        return rows.filter(payload__startswith=bell)[:_LOOK_AT_MOST].count()
+        return int(rows.filter(payload__startswith=message)[:_LOOK_AT_MOST].count())
     broker = _broker(queue)
     lrange = getattr(getattr(broker, "connection", None), "lrange", None)
-    if lrange is not None:
-        return sum(each.startswith(bell.encode()) for each in lrange(broker.list_key, -_LOOK_AT_MOST, -1))
-    return int(broker.queue_size() or 0)
+    if lrange is None:
+        return None
+    return sum(each.startswith(message.encode()) for each in lrange(broker.list_key, -_LOOK_AT_MOST, -1))
 
 
 def max_bells(queue: str) -> int:

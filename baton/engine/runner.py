@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.utils import timezone
 
 from baton import q2
 from baton.conf import get_settings
 from baton.engine.body import Execution
+from baton.engine.clock import read_clock
 from baton.engine.errors import error_message, storable_text
 from baton.engine.finish import finish
 from baton.engine.gate import Claim, claim_next, is_ready, ready_due, seconds_until_due, worker_name
@@ -62,8 +62,11 @@ def answer_bell(queue: str) -> None:
 def answer_roll_call(queue: str) -> None:
     """Sign that this host serves the queue."""
     try:
+        clock = read_clock(database())
+        # By the database's clock: a host whose own is behind would never seem to have answered.
+        signature = {"worker": worker_name(), "seen_at": clock.at, "clock_offset": clock.offset}
         QueueSighting.objects.using(get_settings().database).update_or_create(
-            queue=queue, host=socket.gethostname(), defaults={"worker": worker_name(), "seen_at": timezone.now()}
+            queue=queue, host=socket.gethostname(), defaults=signature
         )
     except Exception:
         logger.exception("The roll call of queue %r could not be answered.", queue)

@@ -158,7 +158,8 @@ def databases() -> set[str]:
     """The aliases of the databases in which django-q2 keeps tables."""
     from django_q.models import Schedule, Task  # noqa: PLC0415 - models load after apps
 
-    return {router.db_for_write(Schedule), router.db_for_write(Task), *([Conf.ORM] if uses_orm_broker() else [])}
+    aliases = [router.db_for_write(Schedule), router.db_for_write(Task), Conf.ORM if uses_orm_broker() else None]
+    return {alias for alias in aliases if alias}
 
 
 def has_schedule(function: str) -> bool:
@@ -186,7 +187,8 @@ def _waiting(function: str, queue: str) -> int | None:
     lrange = getattr(getattr(broker, "connection", None), "lrange", None)
     if lrange is None:
         return None
-    return sum(each.startswith(message.encode()) for each in lrange(broker.list_key, -_LOOK_AT_MOST, -1))
+    newest: list[bytes] = lrange(broker.list_key, -_LOOK_AT_MOST, -1)
+    return sum(each.startswith(message.encode()) for each in newest)
 
 
 def max_bells(queue: str) -> int:
@@ -203,6 +205,12 @@ def cluster_settings(queue: str) -> dict[str, Any]:
     alternatives = base.pop("ALT_CLUSTERS", None) or {}
     own = alternatives.get(queue) if queue != DEFAULT_QUEUE and isinstance(alternatives, dict) else None
     return base | (own if isinstance(own, dict) else {})
+
+
+def configured_queues() -> set[str]:
+    """Every queue for which a cluster is configured, under each of its names."""
+    alternatives = getattr(django_settings, "Q_CLUSTER", {}).get("ALT_CLUSTERS") or {}
+    return {DEFAULT_QUEUE, broker_key(DEFAULT_QUEUE), *alternatives}
 
 
 def broker_key(queue: str) -> str:

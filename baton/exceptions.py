@@ -163,18 +163,22 @@ class RunNotSettledError(BatonError):
 
 
 class NothingToRetryError(BatonError):
-    """Raised when a run is to be retried, nothing of it failed, and no step is named.
+    """Raised when a run is to be retried, nothing of it failed, and no step is named; or when nothing could run.
 
     Attributes:
         run: The id of the run.
     """
 
-    def __init__(self, run: object, name: str) -> None:
+    def __init__(self, run: object, name: str, *, why: str = "") -> None:
         self.run = run
-        super().__init__(
-            f"Nothing failed in run {run} ({name}), so there is nothing to retry. "
-            "Name a step to run it again from there."
-        )
+        if why:
+            message = f"There is nothing to retry in run {run} ({name}): {why}."
+        else:
+            message = (
+                f"Nothing failed in run {run} ({name}), so there is nothing to retry. "
+                "Name a step to run it again from there."
+            )
+        super().__init__(message)
 
 
 class WaitInTransactionError(BatonError):

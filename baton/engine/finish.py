@@ -22,6 +22,9 @@ from baton.telemetry import ANNOUNCED_FAILURES, is_heard, send, timestamp, workf
 from baton.values import encode
 
 
+_announcing: set[int] = set()
+"""The completions that this process is announcing just now."""
+
 def finish(connection: BaseDatabaseWrapper, run_id: UUID) -> bool:
     """Note and announce the ending of a run if nothing of it is unsettled.
 
@@ -63,10 +66,19 @@ def announce_ending(
         "failed_count": len(failed_steps),
         "total_count": total_count,
     }
-    send(workflow_finished, **payload)
-    if outcome == WorkflowOutcome.FAILED:
-        send(workflow_failed, **payload)
-    sql.execute(connection, sql.ANNOUNCED, [completion_id])
+    _announcing.add(completion_id)
+    try:
+        send(workflow_finished, **payload)
+        if outcome == WorkflowOutcome.FAILED:
+            send(workflow_failed, **payload)
+        sql.execute(connection, sql.ANNOUNCED, [completion_id])
+    finally:
+        _announcing.discard(completion_id)
+
+
+def is_announcing(completion_id: int) -> bool:
+    """True while this process sends the signals of an ending, whose receivers may be who asks."""
+    return completion_id in _announcing
 
 
 def _note_ending(connection: BaseDatabaseWrapper, run_id: UUID) -> dict[str, Any] | None:

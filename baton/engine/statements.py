@@ -11,6 +11,7 @@ that index tiny, would read all of it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+import json
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -35,6 +36,8 @@ _SPELLINGS = {
         "</in>": "))",
         "<seconds until due>": "EXTRACT(EPOCH FROM due_at - clock_timestamp())",
     },
+        "<ids>": "= ANY (CAST(%s AS bigint[]))",
+        "<run ids>": "= ANY (CAST(%s AS uuid[]))",
     # One writer at a time: a transaction that writes has every lock there is.
     "sqlite": {
         "<now>": _SQLITE_NOW,
@@ -47,6 +50,8 @@ _SPELLINGS = {
         "<seconds until due>": "(julianday(due_at) - julianday('now')) * 86400.0",
     },
 }
+        "<ids>": "IN (SELECT value FROM json_each(%s))",
+        "<run ids>": "IN (SELECT value FROM json_each(%s))",
 
 
 @dataclass(slots=True, eq=False)
@@ -136,6 +141,11 @@ def uuid_param(connection: BaseDatabaseWrapper, value: UUID) -> UUID | str:
 def as_uuid(value: Any) -> UUID:
     """A run's id as it came from a raw row."""
     return value if isinstance(value, UUID) else UUID(value)
+def ids_param(connection: BaseDatabaseWrapper, ids: Sequence[int]) -> Sequence[int] | str:
+    """Any number of ids as one parameter, as ``<ids>`` takes it."""
+    return ids if connection.vendor == "postgresql" else json.dumps(ids)
+
+
 
 
 def as_datetime(value: Any) -> datetime | None:
@@ -374,6 +384,43 @@ ANNOUNCED = Statement("UPDATE baton_completion SET announced_at = <now> WHERE id
 # Lease and progress ---------------------------------------------------------------------------------------------
 
 RENEW = Statement("""
+# Retry ----------------------------------------------------------------------------------------------------------
+
+LOCK_NODES = Statement("SELECT id FROM baton_workflownode WHERE id <ids> ORDER BY id <lock>")
+"""Lock steps in one ascending pass. Parameters: ids."""
+
+RESET_NODES = Statement("""
+    UPDATE baton_workflownode
+    SET state = 'pending', attempt = 0, fence = fence + 1, version = version + 1, has_result = FALSE,
+        result_json = NULL, error = NULL, error_key = '', progress = NULL, worker = '', hook_due = '',
+        lease_until = NULL, due_at = NULL, queued_at = NULL, started_at = NULL, settled_at = NULL, changed_at = <now>
+    WHERE id <ids>
+""")
+"""Put settled steps back to before their first attempt; fence and version never restart, and the log is kept.
+
+Parameters: ids.
+"""
+
+COUNT_UNSETTLED = Statement("""
+    UPDATE baton_workflownode SET remaining = (
+        SELECT count(*) FROM baton_workflowedge e WHERE e.node_id = baton_workflownode.id
+            AND (SELECT d.settled_at FROM baton_workflownode d WHERE d.id = e.dependency_id) IS NULL)
+    WHERE id <ids>
+""")
+"""Count the unsettled dependencies of steps anew, in a statement that sees which were put back.
+
+Index: baton_edge_dependencies. Parameters: ids.
+"""
+
+READY_RESET = Statement("""
+    UPDATE baton_workflownode
+    SET state = CASE WHEN not_before > <asof> THEN 'snoozed' ELSE 'available' END,
+        due_at = CASE WHEN not_before > <asof> THEN not_before ELSE NULL END, queued_at = <now>
+    WHERE id <ids> AND remaining = 0
+    RETURNING queue, state, COALESCE(<seconds until due>, 0)
+""")
+"""Make those that wait for nothing ready. Parameters: ids."""
+
     UPDATE baton_workflownode SET lease_until = <later> WHERE id = %s AND fence = %s AND state = 'executing'
 """)
 

@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from django.db import connections, models
 from django.utils.translation import gettext_lazy as _
@@ -17,6 +17,7 @@ from baton.models.fields import JSONTextField
 from baton.states import SETTLED, RunState, StepState
 
 if TYPE_CHECKING:
+    from baton.engine.retry import RetryPlan
     from baton.models.node import WorkflowNode
 
 _POLL_SECONDS = (0.002, 0.1)
@@ -150,6 +151,45 @@ class WorkflowRun(models.Model):
         cancelled = cancel_run(self.pk, reason=reason)
         self.refresh_from_db()
         return cancelled
+
+    @overload
+    def retry(self, from_step: str | Enum | None = None, *, dry_run: Literal[False] = False) -> Self: ...
+
+    @overload
+    def retry(self, from_step: str | Enum | None = None, *, dry_run: Literal[True]) -> RetryPlan: ...
+
+    @overload
+    def retry(self, from_step: str | Enum | None = None, *, dry_run: bool) -> Self | RetryPlan: ...
+
+    def retry(self, from_step: str | Enum | None = None, *, dry_run: bool = False) -> Self | RetryPlan:
+        """Run the failed part of a settled run again, with everything that hangs on it, as another round of the run.
+
+        The failed part is every discarded and every cancelled step. What comes after one of them runs again, too, also
+        where it ignored the failure and completed. All other steps keep their results, and their bodies do not run.
+        Attempts start at 1, and a second ending follows.
+
+        Args:
+            from_step: Run this step and everything after it again instead, whether or not it failed. What waits for
+                another failed step, which does not run again, stays as it is.
+            dry_run: Change nothing, and return the plan.
+
+        Returns:
+            The run, refreshed; with ``dry_run`` the plan, with the names of the steps in ``reruns`` and ``keeps``.
+
+        Raises:
+            RunNotSettledError: The run has not ended yet.
+            StepNotFoundError: The run has no step of that name.
+            NothingToRetryError: Nothing failed and no step is named, or nothing of it could run.
+            KeyInUseError: Another unsettled run of the same name has the key of this one.
+        """
+        from baton.engine.retry import retry_run  # noqa: PLC0415 - the engine stands above the models
+
+        name = None if from_step is None else str(getattr(from_step, "value", from_step))
+        plan = retry_run(self.pk, from_step=name, dry_run=dry_run)
+        if dry_run:
+            return plan
+        self.refresh_from_db()
+        return self
 
 
 class Steps(Mapping[str, "WorkflowNode"]):

@@ -2,7 +2,8 @@
 
 The words in angle brackets are the few that databases spell differently. ``<now>`` is the database's clock while the
 row is written, after any wait for a lock; ``<asof>`` is fixed for a statement, so that an index can be asked for it;
-``<later>`` takes one parameter, seconds from now.
+``<later>`` takes one parameter, seconds from now; ``<before>`` seconds back from now, fixed like ``<asof>``; ``<ids>``
+and ``<run ids>`` take any number of ids as one.
 
 A statement that knows an id never asks besides for what is the predicate of a partial index: the planner, which thinks
 that index tiny, would read all of it.
@@ -10,8 +11,8 @@ that index tiny, would read all of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
 import json
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,29 +30,31 @@ _SPELLINGS = {
         "<now>": "clock_timestamp()",
         "<asof>": "statement_timestamp()",
         "<later>": "clock_timestamp() + make_interval(secs => %s)",
+        "<before>": "statement_timestamp() - make_interval(secs => %s)",
         "<lock>": "FOR UPDATE",
         "<skip locked>": "FOR UPDATE SKIP LOCKED",
         # An array is looked up by the primary key, whatever the planner guesses of a table it has no statistics of.
         "<in>": "= ANY (ARRAY(",
         "</in>": "))",
-        "<seconds until due>": "EXTRACT(EPOCH FROM due_at - clock_timestamp())",
-    },
         "<ids>": "= ANY (CAST(%s AS bigint[]))",
         "<run ids>": "= ANY (CAST(%s AS uuid[]))",
+        "<seconds until due>": "EXTRACT(EPOCH FROM due_at - clock_timestamp())",
+    },
     # One writer at a time: a transaction that writes has every lock there is.
     "sqlite": {
         "<now>": _SQLITE_NOW,
         "<asof>": _SQLITE_NOW,
         "<later>": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', %s || ' seconds')",
+        "<before>": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', -%s || ' seconds')",
         "<lock>": "",
         "<skip locked>": "",
         "<in>": "IN (",
         "</in>": ")",
+        "<ids>": "IN (SELECT value FROM json_each(%s))",
+        "<run ids>": "IN (SELECT value FROM json_each(%s))",
         "<seconds until due>": "(julianday(due_at) - julianday('now')) * 86400.0",
     },
 }
-        "<ids>": "IN (SELECT value FROM json_each(%s))",
-        "<run ids>": "IN (SELECT value FROM json_each(%s))",
 
 
 @dataclass(slots=True, eq=False)
@@ -138,14 +141,14 @@ def uuid_param(connection: BaseDatabaseWrapper, value: UUID) -> UUID | str:
     return value if connection.features.has_native_uuid_field else value.hex
 
 
-def as_uuid(value: Any) -> UUID:
-    """A run's id as it came from a raw row."""
-    return value if isinstance(value, UUID) else UUID(value)
 def ids_param(connection: BaseDatabaseWrapper, ids: Sequence[int]) -> Sequence[int] | str:
     """Any number of ids as one parameter, as ``<ids>`` takes it."""
     return ids if connection.vendor == "postgresql" else json.dumps(ids)
 
 
+def as_uuid(value: Any) -> UUID:
+    """A run's id as it came from a raw row."""
+    return value if isinstance(value, UUID) else UUID(value)
 
 
 def as_datetime(value: Any) -> datetime | None:
@@ -381,9 +384,6 @@ END_RUN = Statement("""
 
 ANNOUNCED = Statement("UPDATE baton_completion SET announced_at = <now> WHERE id = %s")
 
-# Lease and progress ---------------------------------------------------------------------------------------------
-
-RENEW = Statement("""
 # Retry ----------------------------------------------------------------------------------------------------------
 
 LOCK_NODES = Statement("SELECT id FROM baton_workflownode WHERE id <ids> ORDER BY id <lock>")
@@ -421,6 +421,9 @@ READY_RESET = Statement("""
 """)
 """Make those that wait for nothing ready. Parameters: ids."""
 
+# Lease and progress ---------------------------------------------------------------------------------------------
+
+RENEW = Statement("""
     UPDATE baton_workflownode SET lease_until = <later> WHERE id = %s AND fence = %s AND state = 'executing'
 """)
 
@@ -430,6 +433,24 @@ PROGRESS = Statement("""
     UPDATE baton_workflownode SET progress = %s, version = version + 1, changed_at = <now>
     WHERE id = %s AND fence = %s AND state = 'executing'
 """)
+
+# Step logs ------------------------------------------------------------------------------------------------------
+
+STAND_ASIDE = Statement("""
+    SELECT set_config('lock_timeout', '1000', TRUE), set_config('synchronous_commit', 'off', TRUE)
+""")
+"""Wait a second at most for a lock, and not for the disk, in this transaction (PostgreSQL)."""
+
+READ_LOG = Statement("SELECT lines FROM baton_steplog WHERE node_id = %s")
+
+WRITE_LOG = Statement("""
+    INSERT INTO baton_steplog (node_id, fence, lines, changed_at)
+    SELECT id, %s, %s, <now> FROM baton_workflownode WHERE id = %s
+    ON CONFLICT (node_id) DO UPDATE
+    SET fence = excluded.fence, lines = excluded.lines, changed_at = excluded.changed_at
+    WHERE baton_steplog.fence <= excluded.fence
+""")
+"""Write the log of a step that is still there, unless a later execution has. Parameters: fence, lines, id."""
 
 # Hooks ----------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,322 @@
+"""Sending events, in the calling thread where the layer is of this process, else in a thread of its own.
+
+A channel layer may be slow, away or broken. Whatever it does, it costs the worker that has something to tell no more
+than a moment, and it is told in the log once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import math
+import multiprocessing.util
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+from asgiref.sync import async_to_sync
+
+from baton.conf import get_settings
+from baton.events.messages import BATCHED_EVENTS, Event, addressed, chunks
+
+logger = logging.getLogger("baton.events")
+
+SEND_SECONDS = 1.0
+"""How long the layer may take for one round of messages; then it counts as away."""
+PAUSE_SECONDS = 0.05
+"""How long events wait for others, while there are many."""
+OUTAGE_SECONDS = (1.0, 2.0, 4.0)
+"""How long a layer that failed is left alone, the first time, the second and from then on."""
+QUEUED_EVENTS = 10_000
+"""How many events wait at most; the oldest go first."""
+IDLE_SECONDS = 30.0
+"""After how long the thread of an idle process ends and gives its connections back."""
+
+
+def publish(events: Sequence[Event], *, can_wait: bool = False, is_ending: bool = False) -> None:
+    """Send events to their groups. Nothing is raised.
+
+    Args:
+        events: In order.
+        can_wait: Whether they may wait a moment, so that more go in one message.
+        is_ending: Return only when they were sent, or cannot be.
+    """
+    try:
+        layer = _layer()
+        if layer is None:
+            return
+        if _is_in_process(layer):
+            _send_here(layer, events)
+            return
+        background.put(events, can_wait=can_wait)
+        if is_ending:
+            background.flush()
+    except Exception as exc:  # noqa: BLE001 - whatever a layer raises must not fail a step
+        outage.begin(exc, lost=len(events), seconds=0.0)
+
+
+def close() -> None:
+    """Send what waits, a moment at most, and end the thread."""
+    background.close()
+    outage.forget()
+
+
+def _layer() -> Any:
+    from channels.layers import channel_layers  # noqa: PLC0415 - only where a layer is configured
+
+    alias = get_settings().channel_layer
+    return channel_layers[alias] if alias in channel_layers else None
+
+
+def _is_in_process(layer: Any) -> bool:
+    from channels.layers import InMemoryChannelLayer  # noqa: PLC0415 - only where a layer is configured
+
+    return isinstance(layer, InMemoryChannelLayer)
+
+
+def _is_deserted(layer: Any) -> bool:
+    """Whether a layer of this process surely has nobody who listens, as in the workers of a project without a server."""
+    from channels.layers import InMemoryChannelLayer  # noqa: PLC0415 - only where a layer is configured
+
+    return type(layer) is InMemoryChannelLayer and not layer.groups
+
+
+def _send_here(layer: Any, events: Sequence[Event]) -> None:
+    if _is_deserted(layer):
+        return
+    if outage.is_on():
+        outage.drop(len(events))
+        return
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        async_to_sync(_send_in_process)(layer, events)
+    else:
+        # Only with DJANGO_ALLOW_ASYNC_UNSAFE; whoever waits in this loop can be woken from within it alone.
+        task = loop.create_task(_send_in_process(layer, events))
+        _tasks.add(task)
+        task.add_done_callback(_tasks.discard)
+
+
+_tasks: set[asyncio.Task[None]] = set()
+"""Kept, for a loop holds its tasks only weakly."""
+
+
+async def _send_in_process(layer: Any, events: Sequence[Event]) -> None:
+    try:
+        for chunk in chunks(events):
+            await _send(layer, chunk)
+    except TimeoutError as exc:
+        outage.begin(exc, lost=len(events))
+    except Exception as exc:  # noqa: BLE001 - whatever a layer raises must not fail a step
+        outage.begin(exc, lost=len(events), seconds=0.0)
+    else:
+        outage.end()
+
+
+async def _send(layer: Any, events: Sequence[Event]) -> None:
+    async with asyncio.timeout(SEND_SECONDS):
+        for group, message in addressed(events):
+            await layer.group_send(group, message)
+
+
+class Outage:
+    """A layer that does not take messages: told once when it begins and once when it is over."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._lost = 0
+        self._until = -math.inf
+
+    def is_on(self) -> bool:
+        """True while the layer is left alone."""
+        return time.monotonic() < self._until
+
+    def drop(self, count: int) -> None:
+        """Count events that nobody will get."""
+        self._lost += count
+
+    def begin(self, error: Exception, *, lost: int, seconds: float | None = None) -> None:
+        """Leave the layer alone for a while."""
+        if seconds is None:
+            seconds = OUTAGE_SECONDS[min(self._failures, len(OUTAGE_SECONDS) - 1)]
+        self._until = time.monotonic() + seconds
+        self._failures += 1
+        self._lost += lost
+        if self._failures == 1:
+            logger.warning(
+                "The channel layer takes no events (%s); they are dropped until it does.",
+                f"nothing came back within {SEND_SECONDS:g} s" if isinstance(error, TimeoutError) else repr(error),
+            )
+
+    def end(self) -> None:
+        """The layer took messages."""
+        if self._failures:
+            failures, lost = self._failures, self._lost
+            self.forget()
+            logger.warning("The channel layer takes events again; %d were dropped (%d failures).", lost, failures)
+
+    def forget(self) -> None:
+        """Start anew, as with another layer."""
+        self.__init__()  # type: ignore[misc]
+
+
+outage = Outage()
+
+
+class Background:
+    """A thread that sends the events of this process, at once when there are few and bundled when there are many.
+
+    It starts with an event, after the worker was forked, and ends when it finds the process idle.
+    """
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._changed = threading.Condition()
+        self._events: deque[Event] = deque()
+        self._put = 0
+        self._handled = 0
+        self._overflown = 0
+        self._is_urgent = False
+        self._is_closing = False
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake = asyncio.Event()
+        self._sleeps: str | None = None
+        """What would wake the thread: ``anything``, or only what is ``urgent``."""
+
+    def put(self, events: Sequence[Event], *, can_wait: bool) -> None:
+        """Have events sent."""
+        if self._pid != os.getpid():
+            # A fork copies neither threads nor who holds a lock; what waits is sent by the parent.
+            Background.__init__(self)
+        with self._changed:
+            if outage.is_on():
+                outage.drop(len(events))
+                return
+            self._events.extend(events)
+            self._put += len(events)
+            while len(self._events) > QUEUED_EVENTS:
+                self._events.popleft()
+                self._handled += 1
+                self._overflown += 1
+            self._is_urgent |= not can_wait
+            if self._thread is None or not self._thread.is_alive():
+                self._start()
+            elif self._sleeps == "anything" or (self._sleeps and self._is_urgent):
+                self._rouse()
+
+    def flush(self, timeout: float = SEND_SECONDS) -> None:
+        """Wait until everything put so far was sent or dropped, or the time is up."""
+        with self._changed:
+            target = self._put
+            self._changed.wait_for(lambda: self._handled >= target, timeout)
+
+    def close(self, timeout: float = SEND_SECONDS) -> None:
+        """Send what waits, end the thread and wait for it, until the time is up."""
+        thread = self._thread
+        if self._pid != os.getpid() or thread is None:
+            return
+        with self._changed:
+            self._is_closing = True
+            if self._sleeps:
+                self._rouse()
+        thread.join(timeout)
+        self._is_closing = False
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="baton-events", daemon=True)
+        self._thread.start()
+        _close_at_exit()
+
+    def _rouse(self) -> None:
+        assert self._loop is not None  # noqa: S101 - it sleeps, so it has begun
+        self._sleeps = None
+        self._loop.call_soon_threadsafe(self._wake.set)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._send_all())
+        except Exception:
+            logger.exception("The thread that sends events ended early; the next event starts it anew.")
+
+    async def _send_all(self) -> None:
+        self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
+        sent_at = -math.inf
+        while events := await self._next(sent_at):
+            await self._send_or_drop(events)
+            sent_at = time.monotonic()
+
+    async def _next(self, sent_at: float) -> list[Event]:
+        """Wait for the next round of events, none at the end."""
+        is_roused = True
+        while True:
+            with self._changed:
+                if self._events:
+                    seconds = sent_at + PAUSE_SECONDS - time.monotonic()
+                    if self._is_urgent or self._is_closing or seconds <= 0:
+                        return self._taken()
+                    self._sleeps = "urgent"
+                elif self._is_closing or not is_roused:
+                    self._thread = None
+                    return []
+                else:
+                    seconds = IDLE_SECONDS
+                    self._sleeps = "anything"
+                self._wake.clear()
+            is_roused = await self._is_roused(seconds)
+            self._sleeps = None
+
+    async def _is_roused(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _taken(self) -> list[Event]:
+        events = list(islice(self._events, BATCHED_EVENTS))
+        for _ in events:
+            self._events.popleft()
+        if not self._events:
+            self._is_urgent = False
+        return events
+
+    async def _send_or_drop(self, events: list[Event]) -> None:
+        try:
+            await _send(_layer(), events)
+        except Exception as exc:  # noqa: BLE001 - whatever a layer raises, the next events get their chance
+            with self._changed:
+                outage.begin(exc, lost=len(events) + len(self._events))
+                self._handled += len(events) + len(self._events)
+                self._events.clear()
+                self._is_urgent = False
+                self._changed.notify_all()
+            return
+        outage.end()
+        with self._changed:
+            self._handled += len(events)
+            overflown = self._overflown if not self._events else 0
+            self._overflown -= overflown
+            self._changed.notify_all()
+        if overflown:
+            logger.warning("%d events were dropped: more than %d waited to be sent.", overflown, QUEUED_EVENTS)
+
+
+background = Background()
+_closes_at_exit_of = 0
+
+
+def _close_at_exit() -> None:
+    """Have the last events sent. The processes of a cluster leave without calling what ``atexit`` knows."""
+    global _closes_at_exit_of  # noqa: PLW0603 - once a process, and a fork makes another
+    if _closes_at_exit_of != os.getpid():
+        _closes_at_exit_of = os.getpid()
+        atexit.register(close)
+        multiprocessing.util.Finalize(None, close, exitpriority=0)

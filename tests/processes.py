@@ -77,7 +77,7 @@ class Manage:
 
     def start(self, *arguments: str, **environment: Any) -> subprocess.Popen[str]:
         """Start a command and leave it running, at most until the end of the test."""
-        process = _start_django(
+        process = start_django(
             arguments, child_environment(**environment), stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         self._started.append(process)
@@ -90,7 +90,7 @@ class Manage:
 
     def _end(self, process: subprocess.Popen[str]) -> None:
         self._started.remove(process)
-        _end_group(process)
+        end_group(process)
         for stream in (process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
@@ -116,7 +116,7 @@ class RealCluster:
         if queue is not None:
             variables["Q_CLUSTER_NAME"] = queue
         with (folder / "log").open("w") as log:
-            self.process = _start_django(("qcluster",), variables, stdout=log, stderr=subprocess.STDOUT)
+            self.process = start_django(("qcluster",), variables, stdout=log, stderr=subprocess.STDOUT)
 
     @property
     def pid(self) -> int:
@@ -160,12 +160,13 @@ class RealCluster:
 
     def kill(self) -> None:
         """Kill every process of the cluster at once."""
-        _end_group(self.process)
+        end_group(self.process)
 
 
-def _start_django(
+def start_django(
     arguments: tuple[str, ...], environment: Mapping[str, str], *, stdout: int | IO[str], stderr: int
 ) -> subprocess.Popen[str]:
+    """Start a management command in a process group of its own, which ends with this process at the latest."""
     process = subprocess.Popen(
         [sys.executable, "-m", "django", *arguments],
         cwd=ROOT,
@@ -180,7 +181,7 @@ def _start_django(
     return process
 
 
-def _end_group(process: subprocess.Popen[str]) -> None:
+def end_group(process: subprocess.Popen[str]) -> None:
     """Kill a process and all its descendants of its group, and wait until none of them lives."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -19,7 +19,7 @@ class FaultsConfig(AppConfig):
             from tests.faults.recorder import connect
 
             connect(Path(folder))
-        if folder := os.environ.get("BATON_TEST_KILLS_FOLDER"):
-            from tests.faults.killpoints import plant
+        if folder := os.environ.get("BATON_TEST_FAULTS_FOLDER"):
+            from tests.faults.places import plant
 
-            plant(Path(folder))
+            plant(Path(folder), os.environ["BATON_TEST_FAULTS_ROLE"])

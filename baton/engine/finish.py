@@ -16,14 +16,15 @@ from uuid import UUID
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from baton import tracing
 from baton.engine import statements as sql
 from baton.states import RunState, WorkflowOutcome
 from baton.telemetry import ANNOUNCED_FAILURES, is_heard, send, timestamp, workflow_failed, workflow_finished
 from baton.values import encode
 
-
 _announcing: set[int] = set()
 """The completions that this process is announcing just now."""
+
 
 def finish(connection: BaseDatabaseWrapper, run_id: UUID) -> bool:
     """Note and announce the ending of a run if nothing of it is unsettled.
@@ -55,6 +56,7 @@ def announce_ending(
     total_count: int,
 ) -> None:
     """Send the finished signal and note that it was sent; twice only where the sender dies in between."""
+    tracing.count_ending(workflow_name, outcome)
     if not is_heard(workflow_finished, workflow_failed):
         return
     payload: dict[str, Any] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -12,7 +12,7 @@ from uuid import UUID
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from baton import q2
+from baton import q2, tracing
 from baton.engine import statements as sql
 from baton.exceptions import ForeignTransactionError, WorkflowExistsError
 from baton.models import WorkflowRun
@@ -83,6 +83,13 @@ def insert(plan: Plan, *, using: str, standalone: bool = False) -> WorkflowRun:
         WorkflowExistsError: The id is taken.
         ForeignTransactionError: A transaction is open on another database, and none on Baton's.
     """
+    with tracing.inserting(plan) as span:
+        run = _insert(replace(plan, trace=span.trace) if span.trace else plan, using=using, standalone=standalone)
+        span.inserted(run)
+    return run
+
+
+def _insert(plan: Plan, *, using: str, standalone: bool) -> WorkflowRun:
     connection = connections[using]
     if not standalone:
         _refuse_foreign_transaction(connection)
@@ -224,6 +231,7 @@ def _run(plan: Plan, inserted_at: datetime | None, using: str) -> WorkflowRun:
         debug=plan.debug,
         ignore_cancelled=plan.ignore_cancelled,
         ignore_discarded=plan.ignore_discarded,
+        trace=plan.trace,
         inserted_at=inserted_at or datetime.now(UTC),
     )
     run._state.adding, run._state.db = False, using  # noqa: SLF001 - it is in the database

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from multiprocessing import cpu_count, current_process
 from typing import Any
-from uuid import NAMESPACE_URL, uuid5
+from uuid import NAMESPACE_URL, uuid4, uuid5
 
 from django.conf import settings as django_settings
 from django.db import connections, router, transaction
@@ -26,9 +26,12 @@ logger = logging.getLogger("baton.q2")
 DEFAULT_QUEUE = "default"
 BELL = "baton.engine.runner.answer_bell"
 ROLL_CALL = "baton.engine.runner.answer_roll_call"
+OURS = "baton."
+"""How the functions of Baton's own tasks begin."""
 
 _COALESCE_SECONDS = 0.5
 _LOOK_AT_MOST = 200
+_LOOK_AT_TASKS = 2000
 _INSERT_BELL = "INSERT INTO django_q_ormq (key, payload, lock) VALUES "
 _INSERT_MISSING_BELLS = """
     INSERT INTO django_q_ormq (key, payload, lock)
@@ -100,19 +103,23 @@ def top_up(queue: str, *, using: str) -> int:
     Returns:
         How many were missing.
     """
-    wanted = max_bells(queue)
-    missing = wanted - waiting_bells(queue)
-    if missing > 0:
+    missing = missing_bells(queue)
+    if missing:
         # An outbox looks itself at what waits.
-        ring({queue: wanted if _is_outbox(using) else missing}, using=using)
-    return max(0, missing)
+        ring({queue: max_bells(queue) if _is_outbox(using) else missing}, using=using)
+    return missing
+
+
+def missing_bells(queue: str) -> int:
+    """How many bells fewer wait for a queue than it has workers."""
+    return max(0, max_bells(queue) - waiting_bells(queue))
 
 
 def call_the_roll(queue: str, *, using: str) -> None:
     """Ask whoever serves the queue to sign; skipped while something waits there, for then nobody is idle."""
     try:
         if _is_outbox(using):
-            if waiting_bells(queue) == 0:
+            if not _is_anything_waiting(queue, using):
                 _insert_bells(using, [(broker_key(queue), _payload(ROLL_CALL, queue), timezone.now())])
         elif not _broker(queue).queue_size():
             _push(ROLL_CALL, {queue: 1})
@@ -194,8 +201,11 @@ def _waiting(function: str, queue: str) -> int | None:
 def max_bells(queue: str) -> int:
     """How many bells wake every worker of the queue on a host."""
     configured = get_settings().max_bells
-    if configured is not None:
-        return configured
+    return workers_on_a_host(queue) if configured is None else configured
+
+
+def workers_on_a_host(queue: str) -> int:
+    """How many workers a cluster of the queue has, by the settings."""
     return int(cluster_settings(queue).get("workers") or cpu_count())
 
 
@@ -262,6 +272,47 @@ def keep_schedule(*, function: str, seconds: float, queue: str, wanted: bool, us
         kept.save(update_fields=changed)
 
 
+def delete_old_tasks(*, days: float, limit: int, whole: bool, is_dry: bool = False) -> Iterator[int]:
+    """Delete what django-q2 has kept of Baton's own tasks: failed bells, and the sweeps of the schedule.
+
+    No index of that table serves for this, and it may be large. So one call looks at some two thousand rows from a
+    random place on, in the order of the primary key, and over the passes at all.
+
+    Args:
+        days: How old they may get.
+        limit: How many go at most.
+        whole: Look at the whole table, page by page.
+        is_dry: Only count them.
+
+    Yields:
+        How many were deleted, page by page.
+    """
+    from django_q.models import Task  # noqa: PLC0415 - models load after apps
+
+    using = router.db_for_write(Task)
+    if using not in connections or not router.allow_migrate_model(using, Task):
+        return
+    tasks = Task.objects.using(using).order_by("pk").values_list("pk", "func", "stopped")
+    before = timezone.now() - timedelta(days=days)
+    start = "" if whole else uuid4().hex
+    after, looked_at = start, 0
+    while limit > 0:
+        page = list(tasks.filter(pk__gt=after)[:_LOOK_AT_TASKS])
+        looked_at += len(page)
+        if not whole and looked_at < _LOOK_AT_TASKS:
+            # The end of the table: on with its beginning.
+            page += tasks.filter(pk__lte=start)[: _LOOK_AT_TASKS - looked_at]
+        old = [pk for pk, func, stopped in page if func.startswith(OURS) and stopped < before][:limit]
+        if old and not is_dry:
+            rows = Task.objects.using(using).filter(pk__in=old)
+            rows._raw_delete(using)  # noqa: SLF001 - nothing hangs on them, and pickles need not be loaded
+        yield len(old)
+        limit -= len(old)
+        if not whole or len(page) < _LOOK_AT_TASKS:
+            return
+        after = page[-1][0]
+
+
 def guard(seconds: float | None) -> None:
     """Tell the cluster when to kill this worker as hung; None is never.
 
@@ -287,6 +338,12 @@ def _insert_missing_bells(queue: str, count: int, using: str) -> None:
     numbers = " UNION ALL ".join(f"SELECT {number} AS n" for number in range(1, count + 1))
     statement = _INSERT_MISSING_BELLS.format(numbers=numbers, skip="FOR UPDATE SKIP LOCKED" if skips else "")
     _execute(using, statement, [key, payload, now, key, now, len(prefix), prefix, count, count])
+
+
+def _is_anything_waiting(queue: str, using: str) -> bool:
+    from django_q.models import OrmQ  # noqa: PLC0415 - models load after apps
+
+    return bool(OrmQ.objects.using(using).filter(key=broker_key(queue), lock__lte=timezone.now()).exists())
 
 
 def _is_outermost(using: str) -> bool:

@@ -191,6 +191,12 @@ class WorkflowRun(models.Model):
         self.refresh_from_db()
         return self
 
+    def headline(self) -> str:
+        """What is going on in the run, or how it ended, in a sentence or two: what it waits for and what to do."""
+        from baton.explain import explain_run  # noqa: PLC0415 - what explains stands above the models
+
+        return explain_run(self)
+
 
 class Steps(Mapping[str, "WorkflowNode"]):
     """The nodes of a run by step name; nothing is kept between two look-ups."""

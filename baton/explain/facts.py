@@ -1,0 +1,196 @@
+"""What a row does not say of itself: the time, who serves its queue, when a sweep was seen."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import Enum, auto
+from typing import Any
+
+from django.db.models import QuerySet
+from django.db.models.functions import Now
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from baton import q2
+from baton.conf import get_settings
+from baton.explain.words import duration
+from baton.models import QueueSighting, SweepLease, WorkflowNode
+
+logger = logging.getLogger("baton.explain")
+
+UNSERVED_SECONDS = 10.0
+"""How long the messages of a queue lie untouched before it counts as served by nobody."""
+
+_IDLE_HOST_SECONDS = 60.0
+"""How long a host that signed counts as one whose workers could take a step."""
+_MOST_LEASES = 5000
+_SHORT_PERIOD = 120.0
+_GRACE_SECONDS = 10.0
+_UNKNOWN_PERIOD = 300.0
+
+
+class Wait(Enum):
+    """Why a ready step is not taken."""
+
+    BRIEF = auto()
+    """It will be, any moment."""
+    BUSY = auto()
+    """Every worker of its queue is busy."""
+    UNSERVED = auto()
+    """No worker serves its queue."""
+    LOST = auto()
+    """No message waits that would make a worker look."""
+    UNKNOWN = auto()
+    """The broker cannot be asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """Who serves a queue."""
+
+    queue: str
+    using: str
+    now: datetime
+    busy: int = 0
+    """How many workers hold a step of it."""
+    hosts: frozenset[str] = field(default_factory=frozenset)
+    """Where workers are busy with it, or have said lately that they are not."""
+    sign_at: datetime | None = None
+    """The last sign of life of any worker that serves it."""
+
+    @property
+    def is_full(self) -> bool:
+        """True when every worker that there can be is busy."""
+        return self.busy > 0 and self.busy >= len(self.hosts) * q2.workers_on_a_host(self.queue)
+
+    def why_not_taken(self, ready_since: datetime | None) -> Wait:
+        """Why a step that has been ready since then is not taken."""
+        if self.is_full:
+            return Wait.BUSY
+        waited = 0.0 if ready_since is None else (self.now - ready_since).total_seconds()
+        if waited < get_settings().ready_seconds:
+            return Wait.BRIEF
+        bells = _waiting_bells(self.queue)
+        if self.busy:
+            return Wait.LOST if bells == 0 else Wait.BUSY
+        if bells is None:
+            return Wait.UNKNOWN
+        if bells == 0:
+            return Wait.LOST
+        return Wait.UNSERVED if self.untouched_seconds(ready_since) >= UNSERVED_SECONDS else Wait.BRIEF
+
+    def untouched_seconds(self, ready_since: datetime | None) -> float:
+        """How long nobody has served the queue, as far as is known: no longer than something waits in it."""
+        known = [moment for moment in (self.sign_at, ready_since) if moment is not None]
+        return (self.now - max(known)).total_seconds() if known else 0.0
+
+
+def who_serves(queues: Collection[str], *, using: str, now: datetime) -> dict[str, Service]:
+    """Look who serves the queues, by the leases that workers hold and by what they signed: two queries."""
+    lease = timedelta(seconds=get_settings().lease_seconds)
+    busy: dict[str, int] = defaultdict(int)
+    hosts: dict[str, set[str]] = defaultdict(set)
+    signs: dict[str, list[datetime]] = defaultdict(list)
+    leases = WorkflowNode.objects.using(using).filter(lease_until__isnull=False, queue__in=queues).order_by()
+    for queue, worker, until in leases.values_list("queue", "worker", "lease_until")[:_MOST_LEASES]:
+        if until is None:
+            continue
+        signs[queue].append(until - lease)
+        if until > now:
+            busy[queue] += 1
+            hosts[queue].add(worker.rpartition(":")[0])
+    sightings = QueueSighting.objects.using(using).filter(queue__in=queues)
+    for queue, host, seen_at in sightings.values_list("queue", "host", "seen_at"):
+        signs[queue].append(seen_at)
+        if (now - seen_at).total_seconds() < _IDLE_HOST_SECONDS:
+            hosts[queue].add(host)
+    return {
+        queue: Service(
+            queue=queue,
+            using=using,
+            now=now,
+            busy=busy[queue],
+            hosts=frozenset(hosts[queue]),
+            sign_at=max(signs[queue], default=None),
+        )
+        for queue in queues
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """When the sweep was seen, and when it comes again."""
+
+    age: float | None
+    """Seconds since its last whole pass; None where it was never seen."""
+    period: float | None
+    """Seconds between two passes; None where the settings do not tell."""
+
+    @property
+    def is_overdue(self) -> bool:
+        """True when it should have been seen by now."""
+        return self.age is None or self.age > 2 * (self.period or _UNKNOWN_PERIOD) + _GRACE_SECONDS
+
+    @property
+    def within(self) -> str:
+        """In what time it comes; empty where nobody knows."""
+        if self.period is None:
+            return ""
+        if self.period <= _SHORT_PERIOD:
+            return _("{seconds} s").format(seconds=f"{self.period:g}")
+        return duration(self.period)
+
+    def does_that(self) -> str:
+        """A sentence on when the sweep does what was said before."""
+        if self.age is None:
+            return _("A sweep does that, but none has ever been seen.")
+        if self.is_overdue:
+            return _("A sweep does that, but none has been seen for {time}.").format(time=duration(self.age))
+        if self.within:
+            return _("The sweep does that within {time}.").format(time=self.within)
+        return _("The next sweep does that.")
+
+
+def look_for_sweep(*, using: str, now: datetime) -> Sweep:
+    """Look when the sweep was seen: one query."""
+    swept_at = SweepLease.objects.using(using).filter(pk=1).values_list("swept_at", flat=True).first()
+    settings = get_settings()
+    minutes = max(1, -(-int(settings.sweep_seconds) // 60))
+    return Sweep(
+        age=None if swept_at is None else (now - swept_at).total_seconds(),
+        # A schedule of django-q2 counts whole minutes.
+        period=60.0 * minutes if settings.sweep_schedule else None,
+    )
+
+
+def read_beside(rows: QuerySet[Any], *columns: str) -> tuple[datetime, tuple[Any, ...]]:
+    """Read a row's columns with the time of the database, by which leases and due times are compared.
+
+    Returns:
+        The time, and the columns; without columns where the row is gone.
+    """
+    found = rows.values_list(Now(), *columns).first()
+    return (timezone.now(), ()) if found is None else (found[0], found[1:])
+
+
+def heartbeat_at(lease_until: datetime) -> datetime:
+    """When a lease was written."""
+    return lease_until - timedelta(seconds=get_settings().lease_seconds)
+
+
+def oldest(moments: Iterable[datetime | None]) -> datetime | None:
+    """The first of the times that there are."""
+    return min((moment for moment in moments if moment is not None), default=None)
+
+
+def _waiting_bells(queue: str) -> int | None:
+    """How many messages wait for the queue; None where the broker does not answer."""
+    try:
+        return q2.waiting_bells(queue)
+    except Exception:
+        logger.warning("The broker could not be asked for queue %r.", queue, exc_info=True, extra={"queue": queue})
+        return None

@@ -3,8 +3,8 @@
 One trace leads from whoever inserted a run through every execution of its steps, in whichever process that is: the run
 keeps the trace context of its insert, and every execution takes that for its parent.
 
-All of this is a courtesy. Where the extra is absent or ``OPENTELEMETRY`` is off, :data:`OFF` stands in the place of
-every span; what goes wrong in here is logged once for each kind of error, and harms nobody.
+All of this is a courtesy. Where the extra is absent, ``OPENTELEMETRY`` is off or no provider is set, :data:`OFF` stands
+in the place of every span; what goes wrong in here is logged once for each kind of error, and harms nobody.
 """
 
 from __future__ import annotations
@@ -80,25 +80,25 @@ OFF = Off()
 
 def inserting(plan: Plan) -> Off:
     """The span of an insert, under whatever span is current."""
-    otel = _otel()
+    otel = _in_use()
     return OFF if otel is None else _Inserting(otel, plan)
 
 
 def executing(claim: Claim) -> Off:
     """The span of an execution, current while the body runs; its parent is the insert, wherever that was."""
-    otel = _otel()
+    otel = _in_use()
     return OFF if otel is None else _Executing(otel, claim)
 
 
 def calling_hook(node: WorkflowNode, state: str) -> Off:
     """The span of a hook."""
-    otel = _otel()
+    otel = _in_use()
     return OFF if otel is None else _CallingHook(otel, node, state)
 
 
 def lost(claim: Claim, verdict: Verdict) -> None:
     """Make, afterwards, the span of an execution whose worker vanished and could not end its own."""
-    otel = _otel()
+    otel = _in_use()
     if otel is not None:
         with _harmless:
             _Executing(otel, claim).make_afterwards(verdict)
@@ -106,7 +106,7 @@ def lost(claim: Claim, verdict: Verdict) -> None:
 
 def count_transitions(transitions: Iterable[Transition]) -> None:
     """Count changes of steps."""
-    otel = _otel()
+    otel = _in_use()
     if otel is not None:
         with _harmless:
             instruments = otel.instruments
@@ -116,13 +116,13 @@ def count_transitions(transitions: Iterable[Transition]) -> None:
 
 def count_ending(workflow_name: str, outcome: str) -> None:
     """Count a run that ended."""
-    otel = _otel()
+    otel = _in_use()
     if otel is not None:
         with _harmless:
             otel.instruments.endings.add(1, {RUN_NAME: workflow_name, RUN_OUTCOME: outcome})
 
 
-def is_in_use() -> bool:
+def is_wanted() -> bool:
     """True where OpenTelemetry's API is there and the setting wants it; a faulty setting is for the checks to tell."""
     try:
         return _otel() is not None
@@ -372,6 +372,15 @@ class _OpenTelemetry:
         self.kind = trace.SpanKind
 
     @property
+    def has_provider(self) -> bool:
+        """True once somebody has set a provider. The API alone, which many packages bring along, is no wish for it."""
+        return (
+            not isinstance(self._trace.get_tracer_provider(), self._trace.ProxyTracerProvider)
+            # This one has no public name.
+            or type(self._metrics.get_meter_provider()).__name__ != "_ProxyMeterProvider"
+        )
+
+    @property
     def tracer(self) -> Tracer:
         """Ours, of the provider that is set now: a process may set its own after it was forked."""
         provider = self._trace.get_tracer_provider()
@@ -414,6 +423,14 @@ class _OpenTelemetry:
 
 def _otel() -> _OpenTelemetry | None:
     return _installed() if get_settings().opentelemetry else None
+
+
+def _in_use() -> _OpenTelemetry | None:
+    otel = _otel()
+    if otel is not None:
+        with _harmless:
+            return otel if otel.has_provider else None
+    return None
 
 
 @cache

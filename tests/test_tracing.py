@@ -531,13 +531,20 @@ def test_setting_turns_it_off(traced, settings):
 
 
 def test_nobody_listens_to_steps_and_runs_because_opentelemetry_is_installed():
-    assert tracing.is_in_use()
+    assert tracing.is_wanted()
     assert not telemetry.is_heard(
         telemetry.workflow_inserted,
         telemetry.step_transitioned,
         telemetry.workflow_finished,
         telemetry.workflow_failed,
     )
+
+
+def test_without_a_provider_nothing_is_done():
+    run = Workflow("x").add("a", steps.nothing).insert()
+
+    assert run.trace == ""
+    assert tracing.executing(claim(connection, run.steps["a"].pk, worker="here:1")) is tracing.OFF
 
 
 def test_provider_that_a_worker_sets_after_its_first_step_is_used(collector):
@@ -572,7 +579,7 @@ WITHOUT = """
     sweep()
     assert (run.state, run.trace) == ("completed", ""), run.state
     assert tracing.executing(None) is tracing.OFF
-    assert not tracing.is_in_use()
+    assert not tracing.is_wanted()
     signals = [each for name, each in vars(telemetry).items() if isinstance(each, django.dispatch.Signal)]
     assert len(signals) >= 9
     assert not telemetry.is_heard(*signals)

@@ -101,4 +101,5 @@ def roots(spans: list[dict[str, Any]]) -> list[str]:
 
 def parent_of(span: dict[str, Any], spans: list[dict[str, Any]]) -> str | None:
     """The name of a span's parent."""
-    return next((other["name"] for other in spans if other["span_id"] == span["parent_id"]), None)
+    names: dict[str, str] = {other["span_id"]: other["name"] for other in spans}
+    return names.get(span["parent_id"])

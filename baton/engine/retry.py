@@ -180,7 +180,7 @@ def _choose(run: WorkflowRun, nodes: list[_Node], from_step: str | None) -> dict
 
 def _why_blocked(node: _Node, kept: list[_Node]) -> str:
     """Why a step could not run, given its dependencies that do not run again."""
-    if not node.is_whole:
+    if not node.is_whole and node.state in FAILED:
         return f"step {node.name!r} cannot run again, for the row of a dependency is gone. Insert the workflow anew"
     for each in kept:
         if each.state in FAILED and each.state not in node.ignores:

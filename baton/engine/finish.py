@@ -10,6 +10,7 @@ Only a settle that leaves no unsettled dependent asks: whoever settles such a de
 
 from __future__ import annotations
 
+import time
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from baton import tracing
+from baton.conf import get_settings
 from baton.engine import statements as sql
 from baton.states import RunState, WorkflowOutcome
 from baton.telemetry import ANNOUNCED_FAILURES, is_heard, send, timestamp, workflow_failed, workflow_finished
@@ -54,8 +56,25 @@ def announce_ending(
     outcome: str,
     failed_steps: list[str],
     total_count: int,
+    known_at: float,
 ) -> None:
-    """Send the finished signal and note that it was sent; twice only where the sender dies in between."""
+    """Send the finished signal and note that it was sent; twice only where the sender dies in between.
+
+    Args:
+        connection: To Baton's database.
+        completion_id: The completion.
+        run_id: The run.
+        workflow_name: Its label.
+        outcome: How it ended.
+        failed_steps: All that was not completed.
+        total_count: How many steps there are.
+        known_at: When, by the monotonic clock, the ending was known to be unannounced.
+    """
+    if time.monotonic() - known_at > get_settings().lease_seconds / 2 and not _is_unannounced(
+        connection, completion_id
+    ):
+        # This process stood still, was taken for dead, and a sweep has announced it meanwhile.
+        return
     tracing.count_ending(workflow_name, outcome)
     if not is_heard(workflow_finished, workflow_failed):
         return
@@ -95,6 +114,7 @@ def _note_ending(connection: BaseDatabaseWrapper, run_id: UUID) -> dict[str, Any
     # Noted as announced at once where nobody in this process would hear it.
     unheard = not is_heard(workflow_finished, workflow_failed)
     values = [key, round_, outcome, encode(failed_steps), len(failed_steps), total, not unheard]
+    known_at = time.monotonic()
     with transaction.atomic(using=connection.alias):
         inserted = sql.fetch(connection, sql.COMPLETE, values)
         if not inserted:
@@ -107,7 +127,12 @@ def _note_ending(connection: BaseDatabaseWrapper, run_id: UUID) -> dict[str, Any
         "outcome": outcome,
         "failed_steps": failed_steps,
         "total_count": total,
+        "known_at": known_at,
     }
+
+
+def _is_unannounced(connection: BaseDatabaseWrapper, completion_id: int) -> bool:
+    return bool(sql.fetch(connection, sql.IS_UNANNOUNCED, [completion_id]))
 
 
 def _outcome(*, was_cancelled: bool, failed_sinks: bool) -> str:

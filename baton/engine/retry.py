@@ -126,6 +126,7 @@ def _announce_left_over(connection: BaseDatabaseWrapper, run_id: UUID) -> None:
             outcome=ending.outcome,
             failed_steps=ending.failed_steps,
             total_count=ending.total_count,
+            known_at=time.monotonic(),
         )
 
 

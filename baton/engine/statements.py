@@ -421,6 +421,8 @@ READY_RESET = Statement("""
 """)
 """Make those that wait for nothing ready. Parameters: ids."""
 
+IS_UNANNOUNCED = Statement("SELECT 1 FROM baton_completion WHERE id = %s AND announced_at IS NULL LIMIT 1")
+
 # Lease and progress ---------------------------------------------------------------------------------------------
 
 RENEW = Statement("""

@@ -116,7 +116,8 @@ class Stage:
 
         def is_done() -> bool:
             with contextlib.suppress(FileNotFoundError):
-                if (self.folder / "idle" / str(pid)).stat().st_mtime >= resumed:
+                # The clock of files is some milliseconds late; what was written before the stop is seconds old.
+                if (self.folder / "idle" / str(pid)).stat().st_mtime > resumed - 1:
                     return True
             return not psutil.pid_exists(pid)
 

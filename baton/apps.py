@@ -18,12 +18,25 @@ class BatonConfig(AppConfig):
         """Register the checks and every app's steps."""
         import baton.engine.runner  # noqa: F401, PLC0415 - before a cluster forks, so that its workers share the memory
         from baton import checks  # noqa: F401, PLC0415 - importing registers them
+        from baton import events  # noqa: PLC0415
         from baton.conf import connect_settings  # noqa: PLC0415
         from baton.registry import autodiscover  # noqa: PLC0415
 
         connect_settings()
+        connect_tracing()
+        events.connect()
         autodiscover()
         post_migrate.connect(keep_sweep_schedule, sender=self, dispatch_uid="baton.sweep_schedule")
+
+
+def connect_tracing() -> None:
+    """Let OpenTelemetry measure the sweep, where it is installed: one pass a minute is worth a receiver."""
+    from baton import telemetry, tracing  # noqa: PLC0415
+
+    if tracing.is_wanted():
+        telemetry.sweep_finished.connect(tracing.measure_sweep, dispatch_uid="baton.tracing")
+        telemetry.sweep_failed.connect(tracing.count_failed_part, dispatch_uid="baton.tracing")
+        telemetry.rows_pruned.connect(tracing.count_pruned, dispatch_uid="baton.tracing")
 
 
 def keep_sweep_schedule(using: str, **_kwargs: object) -> None:

@@ -7,8 +7,13 @@ Receivers are called by ``send_robust``: one that raises is logged and harms nob
 from __future__ import annotations
 
 import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
+from uuid import UUID
 
 from django.dispatch import Signal
 
@@ -64,6 +69,134 @@ def send(signal: Signal, **payload: Any) -> None:
             logger.error("Receiver %r of a Baton signal raised.", receiver, exc_info=response)
 
 
+def about_step(
+    *, workflow_id: UUID, workflow_name: str, step_name: str, attempt: int, node_id: int | None
+) -> dict[str, Any]:
+    """What every log record about a step carries as attributes: for the argument ``extra`` of a logger."""
+    return {
+        "workflow_id": str(workflow_id),
+        "workflow_name": workflow_name,
+        "step_name": step_name,
+        "attempt": attempt,
+        "node_id": node_id,
+    }
+
+
+class _Batch(threading.local):
+    """What this thread calls when its batch is over, each once."""
+
+    callbacks: dict[Callable[[], object], None] | None = None
+
+
+_batch = _Batch()
+
+
+@contextmanager
+def batch() -> Iterator[None]:
+    """The signals sent inside are one announcement: who passes them on may do so once, at its end."""
+    outer, own = _batch.callbacks, dict[Callable[[], object], None]()
+    _batch.callbacks = own
+    try:
+        yield
+    finally:
+        _batch.callbacks = outer
+        for callback in own:
+            callback()
+
+
+def after_batch(callback: Callable[[], object]) -> None:
+    """Call something that does not raise, once the signals of this announcement are sent."""
+    if _batch.callbacks is None:
+        callback()
+    else:
+        _batch.callbacks[callback] = None
+
+
 def is_heard(*signals: Signal) -> bool:
     """True when at least one of the signals has a receiver in this process."""
     return any(signal.has_listeners(SENDER) for signal in signals)
+
+
+# The default logger ---------------------------------------------------------------------------------------------------
+
+_NAMED = 10
+"""How many steps a line names at most."""
+
+_level = logging.WARNING
+
+
+def attach_default_logger(level: int | str = logging.WARNING) -> None:
+    """Log what somebody should look at to ``baton.telemetry``: a line for each run that failed and for each rescue.
+
+    What the line says in words, its record carries as attributes too. Attached again, only the level changes.
+
+    Args:
+        level: The level of the lines, as :mod:`logging` numbers or names it.
+
+    Raises:
+        ValueError: There is no level of that name.
+    """
+    global _level  # noqa: PLW0603 - one logger in a process, like logging's own
+    _level = _number(level)
+    workflow_failed.connect(_log_failure, dispatch_uid="baton.default_logger")
+    steps_rescued.connect(_log_rescue, dispatch_uid="baton.default_logger")
+
+
+def detach_default_logger() -> None:
+    """Log no more of it."""
+    workflow_failed.disconnect(dispatch_uid="baton.default_logger")
+    steps_rescued.disconnect(dispatch_uid="baton.default_logger")
+
+
+def _log_failure(
+    *,
+    workflow_id: str,
+    workflow_name: str,
+    failed_steps: list[str],
+    failed_count: int,
+    total_count: int,
+    **payload: Any,
+) -> None:
+    logger.log(
+        _level,
+        "Workflow %r failed: %s of its %s steps were discarded or cancelled: %s (run %s).",
+        workflow_name,
+        failed_count,
+        total_count,
+        _listed(map(repr, failed_steps), failed_count),
+        workflow_id,
+        extra={
+            "workflow_id": workflow_id,
+            "workflow_name": workflow_name,
+            "outcome": payload["outcome"],
+            "failed_steps": failed_steps,
+            "failed_count": failed_count,
+            "total_count": total_count,
+        },
+    )
+
+
+def _log_rescue(*, count: int, node_ids: list[int], **payload: Any) -> None:
+    logger.log(
+        _level,
+        "Taken from workers that vanished: %s (%s %s).",
+        "1 step" if count == 1 else f"{count} steps",
+        "node" if count == 1 else "nodes",
+        _listed(map(str, node_ids), count),
+        extra={"count": count, "node_ids": node_ids},
+    )
+
+
+def _listed(names: Iterable[str], count: int) -> str:
+    listed = ", ".join(islice(names, _NAMED))
+    return f"{listed} and {count - _NAMED} more" if count > _NAMED else listed
+
+
+def _number(level: int | str) -> int:
+    if isinstance(level, int):
+        return level
+    levels = logging.getLevelNamesMapping()
+    if str(level).upper() not in levels:
+        msg = f"attach_default_logger: level is {level!r}. Give a number, or one of {', '.join(levels)}."
+        raise ValueError(msg)
+    return levels[level.upper()]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from baton import tracing
 from baton.engine.gate import Claim
 from baton.states import StepState
-from baton.telemetry import is_heard, send, step_transitioned, timestamp
+from baton.telemetry import batch, is_heard, send, step_transitioned, timestamp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,24 +45,26 @@ class Transition:
         )
 
 
-def announce(transitions: Iterable[Transition]) -> None:
+def announce(transitions: Sequence[Transition]) -> None:
     """Send the signals; costs nothing when nobody listens."""
+    tracing.count_transitions(transitions)
     if not is_heard(step_transitioned):
         return
-    for each in transitions:
-        send(
-            step_transitioned,
-            workflow_id=str(each.run_id),
-            workflow_name=each.workflow_name,
-            step_name=each.step_name,
-            step=each.step,
-            state=each.state.value,
-            node_id=each.node_id,
-            attempt=each.attempt,
-            version=each.version,
-            has_result=each.has_result,
-            error=each.error,
-            timestamp=timestamp(),
-            duration=each.duration,
-            queue_wait=each.queue_wait,
-        )
+    with batch():
+        for each in transitions:
+            send(
+                step_transitioned,
+                workflow_id=str(each.run_id),
+                workflow_name=each.workflow_name,
+                step_name=each.step_name,
+                step=each.step,
+                state=each.state.value,
+                node_id=each.node_id,
+                attempt=each.attempt,
+                version=each.version,
+                has_result=each.has_result,
+                error=each.error,
+                timestamp=timestamp(),
+                duration=each.duration,
+                queue_wait=each.queue_wait,
+            )

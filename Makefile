@@ -7,7 +7,7 @@ ARGS ?=
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help env test lint format types docs coverage tox bench demo wheel constraints clean
+.PHONY: help env test lint format types docs coverage tox faults bench demo wheel constraints clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,9 @@ coverage: env ## Measure branch coverage on SQLite and PostgreSQL
 
 tox: env ## Run the suite on every Python and Django that this machine has (ARGS go to tox)
 	@exec $(BIN)/python -m scripts.run_tox $(ARGS)
+
+faults: env ## Strike real processes at every place, with both brokers, and print how long the runs take to get over it
+	@exec $(BIN)/python -m scripts.faults $(ARGS)
 
 bench: env ## Measure Baton against raw django-q2
 	@exec $(BIN)/python -m benchmarks $(ARGS)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from tests.interpreter import Act, combined
 FOREVER = 600.0
 
 Numbers = dict[str, int]
+
+ROUND = " round "
+"""The name under which the beginning of a round is noted."""
 
 
 # Bodies that follow a script ------------------------------------------------------------------------------------
@@ -34,6 +37,7 @@ def behave(
     pause: float = 0.0,
     whole: dict[str, Numbers | None] | None = None,
     parts: Numbers | None = None,
+    again: Sequence[str] = (),
 ) -> Any:
     """Do what the script says for this execution, and note in the folder that it ran and what it was given.
 
@@ -45,8 +49,9 @@ def behave(
         pause: Seconds that a snooze asks for.
         whole: References to whole results, by the step's name.
         parts: References to parts of results, by the step's name.
+        again: The script of the rounds that were marked in the folder, where it is another one.
     """
-    act = _begin(ctx, folder, script)
+    act = _begin(ctx, folder, script, again)
     if act == Act.TIME_OUT:
         time.sleep(FOREVER)
     return _carry_out(ctx, act, folder=folder, number=number, pause=pause, whole=whole or {}, parts=parts or {})
@@ -62,10 +67,11 @@ async def behave_async(
     pause: float = 0.0,
     whole: dict[str, Numbers | None] | None = None,
     parts: Numbers | None = None,
+    again: Sequence[str] = (),
 ) -> Any:
     """The same as a coroutine."""
     await asyncio.sleep(0)
-    act = _begin(ctx, folder, script)
+    act = _begin(ctx, folder, script, again)
     if act == Act.TIME_OUT:
         await asyncio.sleep(FOREVER)
     return _carry_out(ctx, act, folder=folder, number=number, pause=pause, whole=whole or {}, parts=parts or {})
@@ -88,17 +94,29 @@ def notes(folder: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in _lines(folder) if line.startswith(_head(name))]
 
 
-def all_notes(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Everything that was noted, by name."""
+def begin_round(folder: Path) -> None:
+    """Mark that what follows belongs to another round."""
+    _note(folder, ROUND, {})
+
+
+def notes_of_round(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Everything that was noted since the last mark, by name."""
     found: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for line in _lines(folder):
         note = json.loads(line)
-        found[note["name"]].append(note)
+        if note["name"] == ROUND:
+            found.clear()
+        else:
+            found[note["name"]].append(note)
     return found
 
 
-def _begin(ctx: StepContext, folder: str, script: list[str]) -> Act:
-    execution = sum("started" in note for note in notes(Path(folder), ctx.step_name))
+def _begin(ctx: StepContext, folder: str, script: Sequence[str], again: Sequence[str]) -> Act:
+    lines = _lines(Path(folder))
+    marks = [index for index, line in enumerate(lines) if line.startswith(_head(ROUND))]
+    if marks:
+        script, lines = again or script, lines[marks[-1] :]
+    execution = sum(line.startswith(_head(ctx.step_name)) and "started" in json.loads(line) for line in lines)
     started = {"started": time.monotonic_ns(), "attempt": ctx.attempt, "results": sorted(ctx.results)}
     _note(Path(folder), ctx.step_name, started)
     return Act(script[min(execution, len(script) - 1)])
@@ -210,16 +228,6 @@ def leave_a_trace(ctx: StepContext, folder: str, seconds: float = 0.0) -> str:
     _note(Path(folder), ctx.step_name, {"began": time.monotonic_ns(), **trace})
     time.sleep(seconds)
     _note(Path(folder), ctx.step_name, {"ended": time.monotonic_ns(), **trace})
-    return ctx.step_name
-
-
-@step
-def die_once(ctx: StepContext, folder: str) -> str:
-    """Kill the worker when the body runs for the first time, return after that."""
-    is_first = not notes(Path(folder), ctx.step_name)
-    _note(Path(folder), ctx.step_name, {"began": time.monotonic_ns(), "attempt": ctx.attempt, "pid": os.getpid()})
-    if is_first:
-        os.kill(os.getpid(), signal.SIGKILL)
     return ctx.step_name
 
 

@@ -81,7 +81,9 @@ PLACES: dict[str, Place] = {
         Place(
             name="after the acknowledgement", move="django_q.brokers.orm.ORM.acknowledge", is_after=True, redis=False
         ),
-        Place(name="sweep: holds its lease", move="baton.sweep.lease.SweeperLease.__enter__", is_after=True, role=SWEEP),
+        Place(
+            name="sweep: holds its lease", move="baton.sweep.lease.SweeperLease.__enter__", is_after=True, role=SWEEP
+        ),
         Place(name="sweep: before a rescue", move="baton.sweep.rescue.settle", role=SWEEP, after=IN_BODY),
         Place(name="sweep: after a rescue", move="baton.sweep.rescue.settle", is_after=True, role=SWEEP, after=IN_BODY),
         Place(name="sweep: before an ending", move=f"{_FINISH}._note_ending", role=SWEEP, after=BEFORE_ENDING),
@@ -93,7 +95,10 @@ PLACES: dict[str, Place] = {
             after=BEFORE_ANNOUNCEMENT,
         ),
         Place(
-            name="sweep: before it rings", move="baton.sweep.backstop._ready_queues", role=SWEEP, after="before the claim"
+            name="sweep: before it rings",
+            move="baton.sweep.backstop._ready_queues",
+            role=SWEEP,
+            after="before the claim",
         ),
         Place(name="sweep: before it gives its lease back", move="baton.sweep.lease.SweeperLease.__exit__", role=SWEEP),
     ]
@@ -123,8 +128,12 @@ def plant(folder: Path, role: str) -> None:
             continue
         strike = _striker(folder, place.name)
         _wrap(place.move, **({"after": strike} if place.is_after else {"before": strike}))
+
+    def note_idle() -> None:
+        (folder / "idle" / str(os.getpid())).touch()  # of the process that was forked
+
     for move in ENDS[role]:
-        _wrap(move, after=lambda: (folder / "idle" / str(os.getpid())).touch())
+        _wrap(move, after=note_idle)
 
 
 def _striker(folder: Path, name: str) -> Callable[[], None]:

@@ -1,4 +1,4 @@
-"""The stage of the crash table: a cluster and two sweepers that are started again when they die, and one run at a time."""
+"""The stage of the crash table: a cluster and two sweepers, kept going as they die, and one run at a time."""
 
 from __future__ import annotations
 
@@ -136,9 +136,7 @@ class Stage:
             self._start_cluster()
             ping.wait(timeout=60)
 
-    def _judged(
-        self, run: WorkflowRun, folder: Path, outcome: str, at: float, faults: Sequence[Fault]
-    ) -> Recovery:
+    def _judged(self, run: WorkflowRun, folder: Path, outcome: str, at: float, faults: Sequence[Fault]) -> Recovery:
         fails = any(places.PLACES[fault.place].fails for fault in faults)
         written = notes(folder)
         begun = [note["me"] for note in written if "me" in note]

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 from django.core.management import call_command
+from pytest_django import DjangoDbBlocker
 
 from tests.conftest import end_sessions
 from tests.faults.places import BEFORE_ANNOUNCEMENT, BEFORE_ENDING, IN_BODY, PLACES
@@ -75,7 +76,7 @@ def _django_db_marker() -> None:
 
 @pytest.fixture(scope="module")
 def stage(
-    django_db_setup: None, django_db_blocker: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    django_db_setup: None, django_db_blocker: DjangoDbBlocker, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stage]:
     """One cluster for the whole table, and the database emptied after it."""
     with django_db_blocker.unblock():

@@ -1,0 +1,83 @@
+"""Play the whole crash table on PostgreSQL, with the ORM broker and with Redis, and print it: what `make faults` does.
+
+Arguments are pytest's. The exit status is 0 when every run got over its faults.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from scripts.processes import Program, leave, run_together, say
+from scripts.services import DATABASE_URL, REDIS_URL, postgres, valkey
+
+BROKERS = ("orm", "redis")
+WORDS = {"SIGKILL": "killed", "SIGSTOP": "stopped"}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Play everything, and print the table."""
+    signal.signal(signal.SIGTERM, leave)
+    with tempfile.TemporaryDirectory(prefix="baton-faults-") as folder, contextlib.ExitStack() as servers:
+        for variable, service in ((DATABASE_URL, postgres()), (REDIS_URL, valkey())):
+            server = servers.enter_context(service)
+            os.environ[variable] = server.url
+        report = Path(folder) / "report"
+        say("The crash table, with both brokers at the same time")
+        statuses = run_together([_program(broker, report, arguments) for broker in BROKERS])
+        lines = [json.loads(line) for line in report.read_text().splitlines()] if report.exists() else []
+    print(table(lines))
+    say("All is well" if not any(statuses) else "Failed: see above")
+    return 1 if any(statuses) else 0
+
+
+def table(lines: Sequence[dict[str, Any]]) -> str:
+    """The table in Markdown: the seconds from the last strike to the end of the run, by fault and broker."""
+    rows: dict[str, dict[str, str]] = {}
+    for line in lines:
+        rows.setdefault(title(line["faults"]), {})[line["broker"]] = f"{line['seconds']:.1f} s"
+    head = ["| what is struck | ORM broker | Redis |", "| --- | --- | --- |"]
+    return "\n".join(
+        [
+            *head,
+            *(f"| {name} | {' | '.join(found.get(each, '') for each in BROKERS)} |" for name, found in rows.items()),
+        ]
+    )
+
+
+def title(faults: Sequence[dict[str, str]]) -> str:
+    """The faults in words."""
+    return ", then ".join(f"{WORDS[fault['signal']]} {fault['place']}" for fault in faults)
+
+
+def _program(broker: str, report: Path, arguments: Sequence[str]) -> Program:
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:randomly",
+        "tests/faults/test_crash_table.py",
+        *arguments,
+    ]
+    return Program(
+        command,
+        {
+            "BATON_TEST_DB": "postgres",
+            "BATON_TEST_BROKER": broker,
+            "BATON_FAULTS": "all",
+            "BATON_FAULTS_REPORT": str(report),
+        },
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

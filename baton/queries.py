@@ -30,6 +30,10 @@ FEWEST_DIGITS = 4
 """How many digits of an id ``runs`` searches for at least."""
 
 _COLUMNS = ("id", "name", "key", "state", "inserted_at", "finished_at")
+_COLUMNS_OF_EVENTS = (
+    "run_id", "run__name", "run__inserted_at", "name", "step", "state", "attempt", "version", "has_result", "error",
+    "changed_at",
+)  # fmt: skip
 _NEWEST_FIRST = ("-inserted_at", "-id")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DIGITS_OF_A_UUID = 32
@@ -66,28 +70,25 @@ def steps_of(workflow_id: UUID | str) -> list[dict[str, Any]]:
     """
     run_id = workflow_id if isinstance(workflow_id, UUID) else UUID(workflow_id)
     nodes = WorkflowNode.objects.using(get_settings().database).of_workflow(run_id).order_by("id")
-    rows = nodes.values_list(
-        "run__name", "name", "step", "state", "id", "attempt", "version", "has_result", "error", "changed_at",
-        "run__inserted_at",
-    )  # fmt: skip
-    return [
-        {
-            "workflow_id": str(run_id),
-            "workflow_name": workflow_name,
-            "step_name": name,
-            "step": step,
-            "state": str(state),
-            "node_id": node_id,
-            "attempt": attempt,
-            "version": version,
-            "has_result": has_result,
-            # As in the event: what an earlier attempt failed with is not told of the one that runs.
-            "error": None if state == StepState.EXECUTING else error,
-            "timestamp": timestamp(changed_at or inserted_at),
-        }
-        for workflow_name, name, step, state, node_id, attempt, version, has_result, error, changed_at, inserted_at
-        in rows
-    ]  # fmt: skip
+    return [as_event(node) for node in nodes.select_related("run").only(*_COLUMNS_OF_EVENTS)]
+
+
+def as_event(node: WorkflowNode) -> dict[str, Any]:
+    """A step as it stands, in the shape of the event that tells of it."""
+    return {
+        "workflow_id": str(node.run_id),
+        "workflow_name": node.run.name,
+        "step_name": node.name,
+        "step": node.step,
+        "state": str(node.state),
+        "node_id": node.pk,
+        "attempt": node.attempt,
+        "version": node.version,
+        "has_result": node.has_result,
+        # As in the event: what an earlier attempt failed with is not told of the one that runs.
+        "error": None if node.state == StepState.EXECUTING else node.error,
+        "timestamp": timestamp(node.changed_at or node.run.inserted_at),
+    }
 
 
 def runs(  # noqa: PLR0917 - fixed in the API's contract

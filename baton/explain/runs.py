@@ -115,7 +115,7 @@ def _look_at(run: WorkflowRun) -> _Look:
     now, _found = read_beside(WorkflowRun.objects.using(using).filter(pk=run.pk).order_by())
     rows = WorkflowNode.objects.using(using).of_workflow(run.pk).order_by().values_list("state", "queue")
     recent = Q(settled_at__gt=now - timedelta(seconds=_RATE_SECONDS))
-    counted = list(rows.annotate(Count("id"), Count("id", filter=recent), Min("queued_at")))
+    counted = list(rows.annotate(n=Count("id"), n_recent=Count("id", filter=recent), since=Min("queued_at")))
     states: Counter[str] = Counter()
     for state, _queue, count, *_rest in counted:
         states[state] += count

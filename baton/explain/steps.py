@@ -187,6 +187,10 @@ def _not_before_then(look: _Look) -> str:
 
 
 def _available(look: _Look) -> str:
+    return paragraph(_why_not_taken(look), history(look.node, but_last=False))
+
+
+def _why_not_taken(look: _Look) -> str:
     node = look.node
     service = who_serves([node.queue], using=look.using, now=look.now)[node.queue]
     since = look.clock(node.queued_at)
@@ -198,7 +202,7 @@ def _available(look: _Look) -> str:
             served = _("No worker has served {queue} for {time}.").format(
                 queue=node.queue, time=duration(service.untouched_seconds(node.queued_at))
             )
-            return paragraph(_("Ready since {time}.").format(time=since), served, history(node, but_last=False))
+            return paragraph(_("Ready since {time}.").format(time=since), served)
         case Wait.LOST:
             return _message_lost(look, since)
         case Wait.UNKNOWN:

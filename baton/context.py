@@ -3,16 +3,48 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+import sys
+import traceback
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 from baton.exceptions import NoResultError
+from baton.telemetry import about_step
+
+KEPT_LEVEL = logging.INFO
+"""The lowest level that is kept with the step."""
 
 
 def _nothing(*_args: Any) -> None:
     """Nobody listens."""
+
+
+class StepLogger(logging.LoggerAdapter[logging.Logger]):
+    """What a body logs by: the logger ``baton.step``, with what the step is, and a copy for the step's own log.
+
+    The copy does not depend on how the project logs: where no handler is told, the step still keeps its lines.
+    """
+
+    def __init__(self, about: Mapping[str, Any], *, keep: Callable[[str, str], None]) -> None:
+        super().__init__(logging.getLogger("baton.step"), about)
+        self._keep = keep
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
+        """True for what is kept, and for what the project's handlers get."""
+        return level >= KEPT_LEVEL or super().isEnabledFor(level)
+
+    def log(self, level: int, msg: object, *args: Any, **kwargs: Any) -> None:
+        """Keep a line, and hand the record on as any logger does."""
+        if level >= KEPT_LEVEL:
+            self._keep(logging.getLevelName(level), _message(msg, args, kwargs.get("exc_info")))
+        # Whoever logs is one frame further away than an adapter of logging's own would find.
+        super().log(level, msg, *args, **{**kwargs, "stacklevel": kwargs.get("stacklevel", 1) + 1})
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """Add what the step is to what the body gives as ``extra``."""
+        return msg, {**kwargs, "extra": {**(kwargs.get("extra") or {}), **(self.extra or {})}}
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -35,13 +67,25 @@ class StepContext:
     """The results of the direct dependencies, by step name."""
     model: str | None = None
     """The language model chosen for the step, or None."""
-    logger: logging.Logger | logging.LoggerAdapter[logging.Logger] = field(
-        default_factory=lambda: logging.getLogger("baton.step")
-    )
-    """A logger whose records carry the run, the step and the attempt."""
+    logger: StepLogger = field(init=False)
+    """A logger whose records carry the run, the step and the attempt; those of level INFO and above are kept with the
+    step."""
     _own_result: Callable[[], Any] | None = None
     _report: Callable[[float, float | None, str], None] = _nothing
     _ask_cancelled: Callable[[], bool] | None = None
+    _keep_line: Callable[[str, str], None] = _nothing
+    _node_id: int | None = None
+
+    def __post_init__(self) -> None:
+        """Make the logger, which knows what the context knows."""
+        about = about_step(
+            workflow_id=self.workflow_id,
+            workflow_name=self.workflow_name,
+            step_name=self.step_name,
+            attempt=self.attempt,
+            node_id=self._node_id,
+        )
+        self.logger = StepLogger(about, keep=self._keep_line)
 
     @property
     def own_result(self) -> Any:
@@ -68,3 +112,20 @@ class StepContext:
             message: A few words for people.
         """
         self._report(current, total, str(message))
+
+
+def _message(msg: object, args: tuple[Any, ...], exc_info: Any) -> str:
+    """A record's message as a handler would write it, with its traceback; it never raises, as no handler does."""
+    record = logging.LogRecord("baton.step", logging.INFO, "", 0, msg, args, None)
+    try:
+        message = record.getMessage()
+    except Exception:  # noqa: BLE001 - arguments that do not fit, or that cannot say what they are
+        message = f"{msg} (could not be formatted)" if isinstance(msg, str) else "(could not be formatted)"
+    match exc_info:
+        case BaseException():
+            error: BaseException | None = exc_info
+        case (_, error, _):
+            pass
+        case _:
+            error = sys.exception() if exc_info else None
+    return message if error is None else f"{message}\n{''.join(traceback.format_exception(error)).rstrip()}"

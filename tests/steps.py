@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as dt_time
@@ -426,6 +428,189 @@ def count_attempts(ctx: StepContext, until: int) -> int:
 def log(ctx: StepContext) -> None:
     """Write one record."""
     ctx.logger.warning("something to say")
+
+
+# Bodies that write to their log --------------------------------------------------------------------------------------
+
+
+@step
+def log_lines(ctx: StepContext, count: int, text: str = "line") -> None:
+    """Write so many lines."""
+    for number in range(1, count + 1):
+        ctx.logger.info("%s %s", text, number)
+
+
+@step
+def log_at(ctx: StepContext, levels: list[str]) -> None:
+    """Write a line of each level."""
+    for level in levels:
+        getattr(ctx.logger, level)("by %s", level)
+
+
+@step
+def log_text(ctx: StepContext, text: str) -> None:
+    """Write what it is given."""
+    ctx.logger.info(text)
+
+
+LOGGED: dict[str, Callable[[StepContext], Any]] = {
+    "two arguments": lambda ctx: ctx.logger.info("%s of %d", "one", 2),
+    "a dict of arguments": lambda ctx: ctx.logger.info("%(current)s of %(total)s", {"current": 1, "total": 2}),
+    "no text": lambda ctx: ctx.logger.info(["a", 1]),
+    "a level of its own": lambda ctx: ctx.logger.log(25, "between"),
+    "arguments that do not fit": lambda ctx: ctx.logger.info("%d", "two"),
+    "an argument without words": lambda ctx: ctx.logger.info("%s", WordlessError()),
+    "a message without words": lambda ctx: ctx.logger.info(WordlessError()),
+    "NUL and half a pair": lambda ctx: ctx.logger.info("a\x00b\ud800c"),
+    "more to tell": lambda ctx: ctx.logger.info("paid", extra={"order": 7}),
+    "an adapter around it": lambda ctx: logging.LoggerAdapter(ctx.logger, {}).info("from within"),
+    "only where it is enabled": lambda ctx: ctx.logger.info(
+        "enabled for %s", [level for level in (logging.DEBUG, logging.INFO) if ctx.logger.isEnabledFor(level)]
+    ),
+    "no error at hand": lambda ctx: ctx.logger.error("nothing raised", exc_info=True),  # noqa: LOG014 - it may happen
+}
+
+
+@step
+def log_oddly(ctx: StepContext, kind: str) -> None:
+    """Write a line in a way that logging allows."""
+    LOGGED[kind](ctx)
+
+
+@step(max_attempts=1)
+def log_error(ctx: StepContext, way: str) -> None:
+    """Write a line with a traceback."""
+    try:
+        msg = "no such page"
+        raise LookupError(msg)
+    except LookupError as exc:
+        match way:
+            case "exception":
+                ctx.logger.exception("It went wrong.")
+            case "exc_info":
+                ctx.logger.warning("It went wrong.", exc_info=True)
+            case "the error":
+                ctx.logger.warning("It went wrong.", exc_info=exc)
+
+
+@step(backoff=0)
+def log_each_time(ctx: StepContext) -> str:
+    """Write a line in each of three executions: one that fails, one that snoozes, one that returns."""
+    execution = executions_before(ctx) + 1
+    ctx.logger.info("execution %s", execution)
+    match execution:
+        case 1:
+            msg = "the first"
+            raise RuntimeError(msg)
+        case 2:
+            raise Snooze(0)
+    return "done"
+
+
+@step(backoff=0)
+def log_many_each_time(ctx: StepContext, count: int) -> None:
+    """Write so many lines in each of two attempts."""
+    log_lines.function(ctx, count, f"attempt {ctx.attempt}, line")
+    if ctx.attempt == 1:
+        raise RuntimeError
+
+
+@step
+async def log_async(ctx: StepContext) -> None:
+    """Write lines from a coroutine, from its tasks and from a thread."""
+    ctx.logger.info("begins")
+
+    async def task(number: int) -> None:
+        ctx.logger.info("task %s", number)
+
+    await asyncio.gather(task(1), task(2))
+    await asyncio.to_thread(ctx.logger.info, "thread")
+    ctx.logger.info("ends")
+
+
+@step
+def log_from_threads(ctx: StepContext, threads: int, lines: int) -> None:
+    """Write lines from many threads at once."""
+
+    def write(thread: int) -> None:
+        for number in range(lines):
+            ctx.logger.info("%s %s", thread, number)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(write, range(threads)))
+
+
+@step(atomic=True, backoff=0, max_attempts=2, timeout=10)
+def log_in_transaction(ctx: StepContext, name: str, then: str = "return") -> Any:
+    """Write a row and a line, and go on as told."""
+    ctx.logger.info("attempt %s", ctx.attempt)
+    return write_group.function(ctx, f"{name} {ctx.attempt}", then)
+
+
+@step(timeout=0.1, max_attempts=1)
+def log_and_hang(ctx: StepContext) -> None:
+    """Write lines until the time is up."""
+    ctx.logger.info("begins")
+    while True:
+        ctx.logger.info("more")
+
+
+@step(backoff=0)
+def log_and_outlive_lease(ctx: StepContext) -> str:
+    """Write a line, lose the first attempt, and write another when the second has come to its end."""
+    from baton.engine.runner import answer_bell
+
+    ctx.logger.info("attempt %s begins", ctx.attempt)
+    if outlive_lease.function(ctx) == "of the first attempt":
+        _of(ctx).filter(due_at__isnull=False).update(due_at=timezone.now() - timedelta(seconds=1))
+        answer_bell(_of(ctx).get().queue)
+        ctx.logger.info("attempt %s ends", ctx.attempt)
+        return "of the first attempt"
+    return "of the second attempt"
+
+
+@step
+def log_and_cancel_own_run(ctx: StepContext) -> None:
+    """Write a line before and after the run is cancelled."""
+    ctx.logger.info("before")
+    WorkflowRun.objects.get(pk=ctx.workflow_id).cancel("by a body")
+    ctx.logger.info("after")
+
+
+@step
+def log_and_delete_own_run(ctx: StepContext) -> None:
+    """Write a line, and delete the run."""
+    ctx.logger.info("never seen")
+    WorkflowRun.objects.get(pk=ctx.workflow_id).delete()
+
+
+@step
+def log_and_wait_for_file(ctx: StepContext, folder: str) -> None:
+    """Write a line, and another once a file is there."""
+    ctx.logger.info("begins")
+    wait_until((Path(folder) / "go").exists, what="go")
+    ctx.logger.info("ends")
+
+
+@step(backoff=0)
+def log_and_die(ctx: StepContext, folder: str) -> None:
+    """Write a line, and another, unheard of, when the worker is killed in the first attempt."""
+    ctx.logger.info("attempt %s", ctx.attempt)
+    if ctx.attempt == 1:
+        wait_until(lambda: _of(ctx).get().logs, what="a heartbeat")
+        ctx.logger.info("never written")
+        die.function(ctx, folder)
+
+
+@step(timeout=0.2)
+def log_in_hook(ctx: StepContext) -> None:
+    """Has a hook that writes a line."""
+
+
+@log_in_hook.on_dependency_discarded
+def log_fall(ctx: StepContext, reason: str) -> None:
+    """Write why."""
+    ctx.logger.warning("heard: %s", reason)
 
 
 def _mark() -> None:

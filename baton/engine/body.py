@@ -11,7 +11,7 @@ from typing import Any
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from baton import values
+from baton import tracing, values
 from baton.conf import get_settings
 from baton.context import StepContext
 from baton.engine import statements as sql
@@ -37,7 +37,6 @@ from baton.returns import Cancel, Directive, Discard, Snooze
 from baton.states import AttemptOutcome, StepState
 
 logger = logging.getLogger("baton.engine")
-body_logger = logging.getLogger("baton.step")
 
 PROGRESS_SECONDS = 0.5
 """How often progress is written at most; the last is always written when the step settles."""
@@ -58,9 +57,10 @@ class Execution:
         *,
         holding: Holding,
         rows: dict[str, Row] | None = None,
+        span: tracing.Off = tracing.OFF,
     ) -> None:
         self.connection, self.claim, self.step, self.options = connection, claim, step, options
-        self.holding = holding
+        self.holding, self.span = holding, span
         self.results = DependencyResults(claim.name, claim.run_id, self._load(rows))
         self.progress: str | None = None
         self.raised = False
@@ -162,6 +162,7 @@ class Execution:
         return self._failed(returned, seconds, progress)
 
     def _failed(self, error: BaseException, seconds: float, progress: str | None) -> Verdict:
+        self.span.failed(error)
         message = error_message(error)
         outcome = (
             AttemptOutcome.TIMED_OUT if isinstance(error, TimeoutError) and is_ours(error) else AttemptOutcome.FAILED
@@ -173,7 +174,7 @@ class Execution:
             state=StepState.RETRYABLE,
             outcome=outcome,
             error=message,
-            delay=backoff_seconds(self.options.backoff, self.claim.attempt, error),
+            delay=backoff_seconds(self.options.backoff, self.claim.attempt, error, about=self.claim.about),
             seconds=seconds,
             progress=progress,
         )
@@ -188,18 +189,11 @@ class Execution:
             max_attempts=claim.max_attempts,
             args=arguments,
             results=self.results,
-            logger=logging.LoggerAdapter(
-                body_logger,
-                {
-                    "workflow_id": str(claim.run_id),
-                    "workflow_name": claim.workflow_name,
-                    "step_name": claim.name,
-                    "attempt": claim.attempt,
-                },
-            ),
             _own_result=self._own_result,
             _report=self._report,
             _ask_cancelled=self._is_cancelled,
+            _keep_line=self.holding.lines.add,
+            _node_id=claim.node_id,
         )
 
     def _own_result(self) -> Any:
@@ -244,7 +238,7 @@ class Execution:
         try:
             return outside_event_loop(work)
         except Exception:
-            logger.exception("Step %r could not reach its row.", self.claim.name)
+            logger.exception("Step %r could not reach its row.", self.claim.name, extra=self.claim.about)
             return None
 
     def _load(self, rows: dict[str, Row] | None) -> Callable[[], dict[str, Row]]:

@@ -15,6 +15,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from baton.conf import get_settings
 from baton.engine import statements as sql
+from baton.telemetry import about_step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,17 @@ class Claim:
     def is_whole(self) -> bool:
         """True when every dependency's row is there and settled."""
         return self.n_settled_deps == self.n_deps
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What log records about this execution carry."""
+        return about_step(
+            workflow_id=self.run_id,
+            workflow_name=self.workflow_name,
+            step_name=self.name,
+            attempt=self.attempt,
+            node_id=self.node_id,
+        )
 
     @property
     def queue_wait(self) -> float | None:

@@ -8,16 +8,19 @@ from collections.abc import Iterable
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from baton import tracing
 from baton.context import StepContext
 from baton.engine import statements as sql
 from baton.engine.cascade import Fall
 from baton.engine.event_loop import run_async
+from baton.engine.step_log import LineBuffer
 from baton.engine.timer import TimeIsUp, Timer
 from baton.engine.transactions import mend_connections, open_transactions
 from baton.exceptions import UnknownStepError
 from baton.models import WorkflowNode
 from baton.registry import find_step
 from baton.results import DependencyResults
+from baton.telemetry import about_step
 
 logger = logging.getLogger("baton.engine")
 
@@ -33,30 +36,45 @@ def _call(connection: BaseDatabaseWrapper, fall: Fall) -> None:
     node = WorkflowNode.objects.using(connection.alias).select_related("run").filter(pk=fall.node_id).first()
     if node is None:
         return
+    about = about_step(
+        workflow_id=node.run_id,
+        workflow_name=node.run.name,
+        step_name=node.name,
+        attempt=node.attempt,
+        node_id=node.pk,
+    )
     try:
         hook = find_step(node.step, module=node.options.get("module", "")).hooks[fall.hook]
     except (KeyError, UnknownStepError) as exc:
-        logger.error("The hook of step %r for a %s dependency is gone: %s", node.name, fall.hook, exc)  # noqa: TRY400
+        logger.error(  # noqa: TRY400 - the sentence says it
+            "The hook of step %r for a %s dependency is gone: %s", node.name, fall.hook, exc, extra=about
+        )
         return
+    lines = LineBuffer(about, fence=node.fence)
     timer, around, was_torn = Timer(node.timeout), open_transactions(), False
     try:
-        with timer:
-            returned = hook(_context(node), fall.reason)
+        with tracing.calling_hook(node, fall.hook), timer:
+            returned = hook(_context(node, lines), fall.reason)
             if inspect.isawaitable(returned):
                 run_async(connection, lambda: returned, seconds=node.timeout)
     except TimeIsUp:
         was_torn = True
         logger.error(  # noqa: TRY400 - where it was torn is no help
-            "The hook of step %r for a %s dependency took longer than %s s.", node.name, fall.hook, node.timeout
+            "The hook of step %r for a %s dependency took longer than %s s.",
+            node.name,
+            fall.hook,
+            node.timeout,
+            extra=about,
         )
     except (Exception, SystemExit):
-        logger.exception("The hook of step %r for a %s dependency raised.", node.name, fall.hook)
+        logger.exception("The hook of step %r for a %s dependency raised.", node.name, fall.hook, extra=about)
     finally:
         timer.disarm()
         mend_connections(around, was_torn=was_torn)
+        lines.write(connection)
 
 
-def _context(node: WorkflowNode) -> StepContext:
+def _context(node: WorkflowNode, lines: LineBuffer) -> StepContext:
     return StepContext(
         workflow_id=node.run_id,
         workflow_name=node.run.name,
@@ -65,4 +83,6 @@ def _context(node: WorkflowNode) -> StepContext:
         max_attempts=node.max_attempts,
         args=node.args,
         results=DependencyResults.of(node),
+        _keep_line=lines.add,
+        _node_id=node.pk,
     )

@@ -14,6 +14,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from baton.conf import get_settings
 from baton.engine import statements as sql
 from baton.engine.gate import Claim
+from baton.engine.step_log import LineBuffer
 
 logger = logging.getLogger("baton.engine")
 
@@ -28,6 +29,12 @@ class Holding:
     renewed_at: float = field(default_factory=time.monotonic)
     lost: bool = False
     """True once the row is no longer ours."""
+    lines: LineBuffer = field(init=False)
+    """What the body wrote to its log."""
+
+    def __post_init__(self) -> None:
+        """Begin an empty log."""
+        self.lines = LineBuffer(self.claim.about, fence=self.claim.fence)
 
 
 class Heartbeat:
@@ -92,11 +99,15 @@ class Heartbeat:
         try:
             renewed = renew(connection, claim)
         except Exception:
-            logger.exception("The lease of step %r (node %s) could not be renewed.", claim.name, claim.node_id)
+            logger.exception(
+                "The lease of step %r (node %s) could not be renewed.", claim.name, claim.node_id, extra=claim.about
+            )
             connection.close()
             return
         holding.renewed_at = time.monotonic()
         holding.lost = not renewed
+        if renewed:
+            holding.lines.write(connection, patiently=False)
 
 
 def renew(connection: BaseDatabaseWrapper, claim: Claim) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from baton import q2
+from baton import q2, tracing
 from baton.conf import get_settings
 from baton.engine.body import Execution
 from baton.engine.clock import read_clock
@@ -55,7 +55,9 @@ def answer_bell(queue: str) -> None:
     try:
         _answer(queue)
     except Exception:
-        logger.exception("A bell of queue %r ended early; the sweep will mend what it left.", queue)
+        logger.exception(
+            "A bell of queue %r ended early; the sweep will mend what it left.", queue, extra={"queue": queue}
+        )
         connections[get_settings().database].close()
 
 
@@ -69,7 +71,7 @@ def answer_roll_call(queue: str) -> None:
             queue=queue, host=socket.gethostname(), defaults=signature
         )
     except Exception:
-        logger.exception("The roll call of queue %r could not be answered.", queue)
+        logger.exception("The roll call of queue %r could not be answered.", queue, extra={"queue": queue})
 
 
 def execute(connection: BaseDatabaseWrapper, held: Held, *, until: float | None) -> Held | None:
@@ -89,7 +91,9 @@ def execute(connection: BaseDatabaseWrapper, held: Held, *, until: float | None)
         return take(connection, claim.queue) if _is_before(until) else None
     holding = heartbeat.hold(claim, timeout=claim.timeout)
     try:
-        verdict, settled = _run_and_settle(connection, held, holding, until)
+        with tracing.executing(claim) as span:
+            verdict, settled = _run_and_settle(connection, held, holding, until, span)
+            span.ended(verdict, is_dropped=settled.is_stale)
     finally:
         heartbeat.release(holding)
     _follow_up(connection, claim, settled)
@@ -118,7 +122,9 @@ def _follow_up(connection: BaseDatabaseWrapper, claim: Claim, settled: Settled) 
     except (DatabaseError, InterfaceError):
         if connection.in_atomic_block:
             raise
-        logger.exception("What follows step %r of run %s is left to the sweep.", claim.name, claim.run_id)
+        logger.exception(
+            "What follows step %r of run %s is left to the sweep.", claim.name, claim.run_id, extra=claim.about
+        )
         connection.close()
 
 
@@ -164,7 +170,7 @@ def _ring_for_due(connection: BaseDatabaseWrapper, queue: str) -> None:
 
 
 def _run_and_settle(
-    connection: BaseDatabaseWrapper, held: Held, holding: Holding, until: float | None
+    connection: BaseDatabaseWrapper, held: Held, holding: Holding, until: float | None, span: tracing.Off
 ) -> tuple[Verdict, Settled]:
     claim = held.claim
     if not claim.is_whole:
@@ -176,11 +182,14 @@ def _run_and_settle(
     except UnknownStepError as exc:
         verdict = _refused(StepState.DISCARDED, str(exc))
         return verdict, _settle(connection, claim, verdict, until)
-    execution = Execution(connection, claim, step, options, holding=holding, rows=held.rows)
+    execution = Execution(connection, claim, step, options, holding=holding, rows=held.rows, span=span)
     if options.atomic:
-        return _run_atomic(connection, execution, until)
+        verdict, settled = _run_atomic(connection, execution, until)
+        holding.lines.write(connection)
+        return verdict, settled
     verdict = execution.run()
     execution.mend()
+    holding.lines.write(connection)
     return verdict, _settle(connection, claim, verdict, until)
 
 
@@ -207,7 +216,7 @@ def _run_atomic(connection: BaseDatabaseWrapper, execution: Execution, until: fl
             verdict = execution.failed_to_commit(refused, verdict)
     except Exception as exc:
         if committed and verdict is not None and settled is not None:
-            logger.exception("What step %r left for after its commit raised.", claim.name)
+            logger.exception("What step %r left for after its commit raised.", claim.name, extra=claim.about)
             return verdict, settled
         if not isinstance(exc, (DatabaseError, InterfaceError)):
             raise
@@ -216,6 +225,7 @@ def _run_atomic(connection: BaseDatabaseWrapper, execution: Execution, until: fl
         verdict = execution.failed_to_commit(exc, verdict)
     assert verdict is not None  # noqa: S101 - raised only after it was set
     execution.mend()
+    execution.holding.lines.write(connection)
     return verdict, _settle(connection, claim, verdict, until)
 
 
@@ -231,7 +241,9 @@ def _settle(connection: BaseDatabaseWrapper, claim: Claim, verdict: Verdict, unt
         except (OperationalError, InterfaceError):
             if connection.in_atomic_block:
                 raise
-            logger.warning("Step %r could not be settled yet; trying again.", claim.name, exc_info=True)
+            logger.warning(
+                "Step %r could not be settled yet; trying again.", claim.name, exc_info=True, extra=claim.about
+            )
             connection.close()
             time.sleep(pause)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from django.core.exceptions import ObjectDoesNotExist
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
@@ -164,6 +165,14 @@ class WorkflowNode(models.Model):
         from baton.explain import explain_step  # noqa: PLC0415 - what explains stands above the models
 
         return explain_step(self)
+
+    @property
+    def logs(self) -> list[dict[str, Any]]:
+        """What its bodies wrote to ``ctx.logger``: the newest two hundred lines, the oldest first."""
+        try:
+            return list(self.step_log.lines)
+        except ObjectDoesNotExist:
+            return []
 
     @property
     def attempts(self) -> list[dict[str, Any]]:

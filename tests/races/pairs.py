@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from random import Random
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from django.db import connection, connections, transaction
 
@@ -116,6 +116,12 @@ def copies(workflow: Workflow, count: int = REPEATS) -> list[dict[str, int]]:
     Returns:
         For each copy the ids of its nodes by their names; the first is the workflow that was inserted.
     """
+    if connection.vendor != "postgresql":
+        with transaction.atomic():
+            for _ in range(count):
+                workflow.insert()
+                workflow.id = uuid4()
+        return list(nodes_by_run(workflow.name).values())
     template = workflow.insert()
     with connection.cursor() as cursor:
         cursor.execute(
@@ -161,6 +167,8 @@ def nodes_by_run(name: str) -> dict[UUID, dict[str, int]]:
 
 def _deadlocks() -> int:
     """How many deadlocks there have been; what a connection has seen is counted when it closes, if not before."""
+    if connection.vendor != "postgresql":
+        return 0
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_stat_clear_snapshot()")
         cursor.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-BUILT = {*range(1, 52), 95, 111}
+BUILT = {*range(1, 59), 64, 65, 68, 69, 95, 111}
 
 GATE, SETTLE, BODY = "tests.engine.test_gate", "tests.engine.test_settle", "tests.engine.test_body"
 CASCADE, HOOKS, CANCEL = "tests.engine.test_cascade", "tests.engine.test_hooks", "tests.engine.test_cancel"
 WORKERS, LOST, BACKOFF = "tests.engine.test_workers", "tests.engine.test_lost_workers", "tests.engine.test_backoff"
+FINISH, TELEMETRY, ENDINGS = "tests.engine.test_finish", "tests.test_telemetry", "tests.races.test_endings"
 WORKFLOW, RESULTS, SWEEP = "tests.test_workflow", "tests.test_results", "tests.sweep.test_sweep"
 
 FEATURES: dict[int, list[str]] = {
@@ -101,6 +102,36 @@ FEATURES: dict[int, list[str]] = {
         f"{GATE}.test_ready_step_whose_dependency_s_row_is_gone_is_cancelled_and_not_run",
     ],
     51: [f"{WORKERS}.test_deleting_all_rows_of_django_q2_in_the_middle_of_a_run_does_not_matter"],
+    52: [f"{TELEMETRY}.test_recorded_sequence_of_a_retrying_workflow_is_the_expected_list"],
+    53: [
+        f"{TELEMETRY}.test_steps_are_announced_with_exactly_these_keys",
+        f"{TELEMETRY}.test_every_value_of_every_step_event_has_its_type_and_is_json",
+    ],
+    54: [
+        f"{ENDINGS}.test_run_whose_last_two_steps_settle_at_once_is_announced_once",
+        f"{ENDINGS}.test_run_is_announced_once_where_the_sibling_of_a_cascade_completes_last",
+    ],
+    55: [
+        f"{TELEMETRY}.test_end_is_announced_with_exactly_these_keys",
+        f"{FINISH}.test_run_with_one_failed_and_two_cascaded_steps_has_failed_and_names_the_three",
+        f"{CANCEL}.test_cancel_settles_everything_unsettled_and_finishes_the_run_once",
+    ],
+    56: [
+        f"{CASCADE}.test_failure_that_every_dependent_ignored_does_not_fail_the_run_but_is_named",
+        f"{CASCADE}.test_failed_step_without_dependents_fails_the_run",
+    ],
+    57: [f"{SWEEP}.test_ending_that_nobody_noted_is_noted_and_announced_once"],
+    58: [f"{TELEMETRY}.test_run_whose_last_step_was_killed_is_announced_as_failed_by_the_next_sweep"],
+    64: [
+        f"{TELEMETRY}.test_recorded_sequence_of_a_retrying_workflow_is_the_expected_list",
+        "tests.test_docs.test_reference_names_the_keys_of_each_signal_and_no_others",
+    ],
+    65: [f"{TELEMETRY}.test_failure_that_nobody_announced_is_announced_by_the_first_of_two_sweeps"],
+    68: [f"{TELEMETRY}.test_one_failure_is_one_line_one_rescue_another_and_after_detach_there_is_none"],
+    69: [
+        f"{TELEMETRY}.test_receiver_that_raises_harms_neither_the_run_nor_other_receivers",
+        f"{TELEMETRY}.test_receiver_that_raises_harms_neither_a_sweep_nor_other_receivers",
+    ],
     95: ["tests.test_migrations.test_migrations_go_from_nothing_to_the_newest_and_back_to_nothing"],
     111: [
         f"{CANCEL}.test_cancel_settles_everything_unsettled_and_finishes_the_run_once",

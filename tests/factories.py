@@ -9,7 +9,16 @@ import factory
 from django.utils import timezone
 from factory.django import DjangoModelFactory
 
-from baton.models import Completion, QueueSighting, SweepLease, WorkflowEdge, WorkflowNode, WorkflowRun
+from baton.models import (
+    Completion,
+    DebugLog,
+    QueueSighting,
+    StepLog,
+    SweepLease,
+    WorkflowEdge,
+    WorkflowNode,
+    WorkflowRun,
+)
 from baton.states import RunState, StepState, WorkflowOutcome
 
 
@@ -110,6 +119,27 @@ class CompletionFactory(DjangoModelFactory[Completion]):
     outcome = WorkflowOutcome.COMPLETED
     finished_at = factory.LazyFunction(timezone.now)
     announced_at = factory.LazyFunction(timezone.now)
+
+
+class StepLogFactory(DjangoModelFactory[StepLog]):
+    """The log of a step."""
+
+    class Meta:
+        model = StepLog
+
+    node = factory.SubFactory(WorkflowNodeFactory)
+    changed_at = factory.LazyFunction(timezone.now)
+
+
+class DebugLogFactory(DjangoModelFactory[DebugLog]):
+    """A captured call of a step."""
+
+    class Meta:
+        model = DebugLog
+
+    node = factory.SubFactory(WorkflowNodeFactory)
+    run = factory.SelfAttribute("node.run")
+    created_at = factory.LazyFunction(timezone.now)
 
 
 class QueueSightingFactory(DjangoModelFactory[QueueSighting]):

@@ -7,7 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from baton.telemetry import step_transitioned, workflow_failed, workflow_finished, workflow_inserted
+from baton.telemetry import (
+    rows_pruned,
+    step_transitioned,
+    steps_rescued,
+    sweep_failed,
+    sweep_finished,
+    sweep_started,
+    workflow_failed,
+    workflow_finished,
+    workflow_inserted,
+)
 
 
 @dataclass
@@ -18,12 +28,27 @@ class Recording:
     steps: list[dict[str, Any]] = field(default_factory=list)
     finished: list[dict[str, Any]] = field(default_factory=list)
     failed: list[dict[str, Any]] = field(default_factory=list)
+    sweeps: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    """What the sweep said, with the signal's name."""
     order: list[str] = field(default_factory=list)
     """Which of them came when."""
 
     def states(self, name: str | None = None) -> list[str]:
         """The announced states, of one step or of all."""
         return [each["state"] for each in self.steps if name in (None, each["step_name"])]
+
+    def of_sweeps(self, name: str) -> list[dict[str, Any]]:
+        """What the sweep said with one of its signals."""
+        return [payload for said, payload in self.sweeps if said == name]
+
+
+_OF_SWEEPS = {
+    "sweep_started": sweep_started,
+    "sweep_finished": sweep_finished,
+    "sweep_failed": sweep_failed,
+    "steps_rescued": steps_rescued,
+    "rows_pruned": rows_pruned,
+}
 
 
 @contextmanager
@@ -46,6 +71,15 @@ def recorded() -> Iterator[Recording]:
 
         signal.connect(receive)
         receivers.append((signal, receive))
+    for name, signal in _OF_SWEEPS.items():
+
+        def note(*, _name: str = name, **payload: Any) -> None:
+            del payload["signal"]
+            assert payload.pop("sender") == "baton"
+            recording.sweeps.append((_name, payload))
+
+        signal.connect(note)
+        receivers.append((signal, note))
     try:
         yield recording
     finally:

@@ -1,11 +1,13 @@
-"""The backstop: endings nobody noted or announced, and queues with ready steps and no bell."""
+"""The backstop: endings nobody noted or announced, queues with ready steps and no bell, and who serves the queues."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 
-from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Max, QuerySet
 from django.utils import timezone
 
 from baton import q2
@@ -13,10 +15,15 @@ from baton.conf import get_settings
 from baton.engine import statements as sql
 from baton.engine.finish import announce_ending, finish
 from baton.models import Completion, QueueSighting
+from baton.sweep.rescue import queues_that_wait
+from baton.sweep.tolerance import Tolerance
 from baton.telemetry import is_heard, workflow_failed, workflow_finished
 
 BATCH = 1000
 ROLL_CALL_SECONDS = 30.0
+"""How old the last sighting of a queue may get before somebody is asked for another."""
+IN_USE_HOURS = 24
+"""For how long a queue in which somebody was seen counts as in use."""
 
 _UNFINISHED = sql.Statement("""
     SELECT r.id FROM baton_workflowrun r
@@ -36,48 +43,97 @@ _HAS_WAITED = sql.Statement("""
 """Has the head of a queue been ready for so long? Index: baton_node_ready."""
 
 
-def finish_settled_runs() -> int:
-    """Note and announce the endings of runs whose last worker died before it asked."""
-    connection = _database()
-    return sum(finish(connection, sql.as_uuid(run_id)) for (run_id,) in sql.fetch(connection, _UNFINISHED, [BATCH]))
+def finish_settled_runs(connection: BaseDatabaseWrapper) -> Iterator[int]:
+    """Note and announce the endings of runs whose last worker died before it asked.
+
+    Yields:
+        How many ended, batch by batch.
+    """
+    tolerance, is_full = Tolerance(), True
+    while is_full:
+        rows = sql.fetch(connection, _UNFINISHED, [BATCH])
+        ended = 0
+        for (run_id,) in rows:
+            with tolerance.over(f"run {run_id}"):
+                ended += finish(connection, sql.as_uuid(run_id))
+        yield ended
+        is_full = len(rows) == BATCH and ended > 0
+    tolerance.raise_first()
 
 
-def reannounce() -> int:
-    """Announce endings that were noted, but whose announcer died; they are a lease old by now."""
+def count_unfinished(connection: BaseDatabaseWrapper) -> int:
+    """How many runs have ended without a note, as far as a batch looks."""
+    return len(sql.fetch(connection, _UNFINISHED, [BATCH]))
+
+
+def reannounce(connection: BaseDatabaseWrapper) -> Iterator[int]:
+    """Announce endings that were noted, but whose announcer died; they are a lease old by now.
+
+    Only where somebody listens in this process: a sweep without the receivers of the workers leaves them to one that
+    has them.
+
+    Yields:
+        How many were announced, batch by batch.
+    """
+    tolerance, is_full = Tolerance(), True
+    while is_full:
+        unannounced = list(_unannounced(connection).values_list("pk", flat=True)[:BATCH])
+        announced = 0
+        for pk in unannounced:
+            with tolerance.over(f"completion {pk}"):
+                announced += _announce(connection, pk)
+        yield announced
+        is_full = len(unannounced) == BATCH and announced > 0
+    tolerance.raise_first()
+
+
+def count_unannounced(connection: BaseDatabaseWrapper) -> int:
+    """How many endings would be announced."""
+    return _unannounced(connection).count()
+
+
+def ring_for_ready(connection: BaseDatabaseWrapper) -> Iterator[int]:
+    """Ring for every queue whose head has been ready for a while, and ask who serves the queues in use.
+
+    Yields:
+        How many bells were rung, queue by queue.
+    """
+    ready = _ready_queues(connection)
+    for queue in ready:
+        yield q2.top_up(queue, using=connection.alias) if _has_waited(connection, queue) else 0
+    _call_the_roll(connection, {*ready, *queues_that_wait(connection)})
+
+
+def count_missing_bells(connection: BaseDatabaseWrapper) -> int:
+    """How many bells would be rung."""
+    return sum(q2.missing_bells(queue) for queue in _ready_queues(connection) if _has_waited(connection, queue))
+
+
+def _unannounced(connection: BaseDatabaseWrapper) -> QuerySet[Completion]:
+    found = Completion.objects.using(connection.alias)
     if not is_heard(workflow_finished, workflow_failed):
-        return 0
-    connection = _database()
+        return found.none()
     before = timezone.now() - timedelta(seconds=get_settings().lease_seconds)
-    unannounced = (
-        Completion.objects.using(connection.alias)
-        .filter(announced_at__isnull=True, finished_at__lt=before)
-        .select_related("run")[:BATCH]
+    return found.filter(announced_at__isnull=True, finished_at__lt=before).order_by("finished_at")
+
+
+def _announce(connection: BaseDatabaseWrapper, pk: int) -> bool:
+    known_at = time.monotonic()
+    noted = Completion.objects.using(connection.alias).select_related("run")
+    each = noted.filter(pk=pk, announced_at__isnull=True).first()
+    if each is None:
+        return False
+    announce_ending(
+        connection,
+        completion_id=each.pk,
+        run_id=each.run_id,
+        workflow_name=each.run.name,
+        outcome=each.outcome,
+        failed_steps=each.failed_steps,
+        total_count=each.total_count,
+        known_at=known_at,
     )
-    count = 0
-    for each in unannounced:
-        announce_ending(
-            connection,
-            completion_id=each.pk,
-            run_id=each.run_id,
-            workflow_name=each.run.name,
-            outcome=each.outcome,
-            failed_steps=each.failed_steps,
-            total_count=each.total_count,
-        )
-        count += 1
-    return count
-
-
-def ring_for_ready() -> int:
-    """Ring for every queue whose head has been ready for a while, and ask who serves the queues in use."""
-    connection = _database()
-    rung = 0
-    for queue in _ready_queues(connection):
-        (has_waited,) = sql.fetch(connection, _HAS_WAITED, [-get_settings().ready_seconds, queue])[:1] or [(False,)]
-        if has_waited[0]:
-            rung += q2.top_up(queue, using=connection.alias)
-        _call_the_roll(connection, queue)
-    return rung
+    return True
 
 
 def _ready_queues(connection: BaseDatabaseWrapper) -> list[str]:
@@ -88,11 +144,21 @@ def _ready_queues(connection: BaseDatabaseWrapper) -> list[str]:
     return queues
 
 
-def _call_the_roll(connection: BaseDatabaseWrapper, queue: str) -> None:
-    since = timezone.now() - timedelta(seconds=ROLL_CALL_SECONDS)
-    if not QueueSighting.objects.using(connection.alias).filter(queue=queue, seen_at__gt=since).exists():
-        q2.call_the_roll(queue, using=connection.alias)
+def _has_waited(connection: BaseDatabaseWrapper, queue: str) -> bool:
+    rows = sql.fetch(connection, _HAS_WAITED, [-get_settings().ready_seconds, queue])
+    return bool(rows and rows[0][0])
 
 
-def _database() -> BaseDatabaseWrapper:
-    return connections[get_settings().database]
+def _call_the_roll(connection: BaseDatabaseWrapper, with_steps: set[str]) -> None:
+    """Ask who serves the queues that have something to do, and those in which somebody was seen not long ago."""
+    now = timezone.now()
+    seen = _last_sightings(connection)
+    recently = {queue for queue, at in seen.items() if at > now - timedelta(hours=IN_USE_HOURS)}
+    for queue in sorted(with_steps | recently):
+        if queue not in seen or seen[queue] <= now - timedelta(seconds=ROLL_CALL_SECONDS):
+            q2.call_the_roll(queue, using=connection.alias)
+
+
+def _last_sightings(connection: BaseDatabaseWrapper) -> dict[str, datetime]:
+    sightings = QueueSighting.objects.using(connection.alias).values_list("queue")
+    return dict(sightings.annotate(last=Max("seen_at")).order_by())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Self
 from uuid import uuid4
 
@@ -29,6 +30,7 @@ class SweeperLease:
 
     def __init__(self) -> None:
         self._holder = f"{worker_name()}:{uuid4().hex[:8]}"
+        self._taken_at = 0.0
         self.is_ours = False
 
     def __enter__(self) -> Self:
@@ -40,12 +42,18 @@ class SweeperLease:
         if self.is_ours:
             sql.execute(self._connection, _GIVE_BACK, [self._holder])
 
-    def renew(self) -> None:
-        """Hold it for another while."""
-        if self.is_ours:
-            self._take()
+    def renew(self) -> bool:
+        """Hold it for another while, once a good part of this one is over.
+
+        Returns:
+            Whether it is still ours.
+        """
+        if self.is_ours and time.monotonic() - self._taken_at > LEASE_SECONDS / 5:
+            self.is_ours = self._take()
+        return self.is_ours
 
     def _take(self) -> bool:
+        self._taken_at = time.monotonic()
         return sql.execute(self._connection, _TAKE, [self._holder, LEASE_SECONDS, self._holder]) > 0
 
     @property

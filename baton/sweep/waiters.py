@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from django.db import connections, transaction
+from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from baton import q2
-from baton.conf import get_settings
 from baton.engine import statements as sql
 from baton.engine.cascade import Fall, cascade, has_hook
 from baton.engine.finish import finish
@@ -18,6 +18,7 @@ from baton.engine.hooks import call_hooks
 from baton.engine.transitions import Transition, announce
 from baton.models import SweepLease
 from baton.states import FAILED, SETTLED, StepState
+from baton.sweep.tolerance import Tolerance
 
 PAGE = 1000
 
@@ -86,20 +87,32 @@ class _Waiter:
     ignores: frozenset[str]
 
 
-def mend_waiters() -> int:
-    """Settle or ready pending steps that no settle will ever wake, a page at a time from where the last pass stood.
+def mend_waiters(connection: BaseDatabaseWrapper) -> Iterator[int]:
+    """Settle or ready pending steps that no settle will ever wake, a page from where the last pass stood.
 
-    Returns:
-        How many were mended.
+    Where a page had any, the next one is looked at in the same pass.
+
+    Yields:
+        How many were mended, page by page.
     """
-    connection = connections[get_settings().database]
-    lease = SweepLease.objects.using(connection.alias).filter(pk=1)
-    cursor = lease.values_list("cursor", flat=True).first() or 0
-    stuck = [node_id for (node_id,) in sql.fetch(connection, _STUCK_WAITERS, [cursor, PAGE])]
-    last = sql.fetch(connection, _LAST_OF_PAGE, [cursor, PAGE])[0][0] or 0
-    if last != cursor:
-        lease.update(cursor=last)
-    return sum(mend_waiter(connection, node_id) for node_id in stuck)
+    tolerance, mended = Tolerance(), -1
+    while mended:
+        cursor = _cursor(connection)
+        stuck = _stuck_after(connection, cursor)
+        last = sql.fetch(connection, _LAST_OF_PAGE, [cursor, PAGE])[0][0] or 0
+        if last != cursor:
+            SweepLease.objects.using(connection.alias).filter(pk=1).update(cursor=last)
+        mended = 0
+        for node_id in stuck:
+            with tolerance.over(f"step {node_id}, which waits"):
+                mended += mend_waiter(connection, node_id)
+        yield mended
+    tolerance.raise_first()
+
+
+def count_stuck(connection: BaseDatabaseWrapper) -> int:
+    """How many waiters of the page that comes next would be mended."""
+    return len(_stuck_after(connection, _cursor(connection)))
 
 
 def mend_waiter(connection: BaseDatabaseWrapper, node_id: int) -> bool:
@@ -120,6 +133,15 @@ def mend_waiter(connection: BaseDatabaseWrapper, node_id: int) -> bool:
             return _ready(connection, waiter, [state for _, _, state in dependencies])
     # The cascade takes its locks in one ascending pass of its own, and looks again.
     return _cancel(connection, waiter, *blame)
+
+
+def _cursor(connection: BaseDatabaseWrapper) -> int:
+    """Where the last page ended."""
+    return SweepLease.objects.using(connection.alias).filter(pk=1).values_list("cursor", flat=True).first() or 0
+
+
+def _stuck_after(connection: BaseDatabaseWrapper, cursor: int) -> list[int]:
+    return [node_id for (node_id,) in sql.fetch(connection, _STUCK_WAITERS, [cursor, PAGE])]
 
 
 def _waiter(node_id: int, row: tuple[Any, ...]) -> _Waiter:

@@ -20,13 +20,13 @@ from baton import Workflow
 from baton.engine import statements
 from baton.engine.statements import Statement
 from baton.models import WorkflowRun
-from baton.sweep import backstop, invariants, lease, rescue, waiters
+from baton.sweep import backstop, invariants, lease, rescue, retention, waiters
 from tests import steps
 
 # Also for the fixture: without a test that says so there is no test database.
 pytestmark = pytest.mark.django_db
 
-MODULES: list[ModuleType] = [statements, backstop, lease, rescue, waiters]
+MODULES: list[ModuleType] = [statements, backstop, lease, rescue, retention, waiters]
 RUNS, STEPS = 1000, 100
 
 SETTLED = f"""
@@ -49,7 +49,11 @@ SETTLED = f"""
         announced_at)
     SELECT md5(r::text)::uuid, 1, 'completed', '[]', 0, {STEPS}, now(), now() FROM generate_series(1, {RUNS}) r;
 
-    ANALYZE baton_workflowrun, baton_workflownode, baton_workflowedge, baton_completion;
+    INSERT INTO baton_debuglog (run_id, node_id, attempt, key, provider, model, created_at)
+    SELECT md5((1 + n / {STEPS})::text)::uuid, 10000000 + n, 1, '', '', '', now() - n * interval '1 hour'
+    FROM generate_series(1, {RUNS * STEPS // 10}) n;
+
+    ANALYZE baton_workflowrun, baton_workflownode, baton_workflowedge, baton_completion, baton_debuglog;
 """
 
 
@@ -93,7 +97,9 @@ def full_database(django_db_setup, django_db_blocker) -> Iterator[WorkflowRun]:
         transaction.set_rollback(True)
     # What was rolled back lies about until then, and every later test that reads a table whole would read it.
     with django_db_blocker.unblock(), connection.cursor() as cursor:
-        cursor.execute("VACUUM baton_workflowrun, baton_workflownode, baton_workflowedge, baton_completion")
+        cursor.execute(
+            "VACUUM baton_workflowrun, baton_workflownode, baton_workflowedge, baton_completion, baton_debuglog"
+        )
 
 
 NOW = datetime(2026, 6, 14, tzinfo=UTC)
@@ -130,9 +136,13 @@ def parameters(run: WorkflowRun) -> dict[str, list[Any]]:
         "statements.COMPLETE": [run.pk, 1, "completed", "[]", 0, 1, False],
         "statements.END_RUN": ["completed", run.pk],
         "statements.ANNOUNCED": [1],
+        "statements.IS_UNANNOUNCED": [1],
         "statements.RENEW": [15.0, ready, 1],
         "statements.HOLDS": [ready, 1],
         "statements.PROGRESS": ["{}", ready, 1],
+        "statements.STAND_ASIDE": [],
+        "statements.READ_LOG": [ready],
+        "statements.WRITE_LOG": [1, "[]", ready],
         "statements.TAKE_HOOK": [waiting, "cancelled"],
         "statements.INSERT_RUN": [SOME_RUN, "n", "k", "{}", False, False, False, ""],
         "statements.TAKE_IDS": [3],
@@ -142,8 +152,37 @@ def parameters(run: WorkflowRun) -> dict[str, list[Any]]:
         "lease._FIRST": [],
         "lease._TAKE": ["h", 60.0, "h"],
         "lease._GIVE_BACK": ["h"],
+        "rescue._COUNT_LOST": [],
         "rescue._DUE_QUEUE": [""],
+        "rescue._COUNT_DUE": ["default"],
         "rescue._HOOKS": [-15.0, 1000],
+        "rescue._COUNT_HOOKS": [-15.0],
+        "retention._OLD_RUNS": [86_400.0, "0001-01-01 00:00:00+00:00", "0001-01-01 00:00:00+00:00", SOME_RUN, 15.0, 50],
+        "retention._LOCK_RUNS": [[run.pk, SOME_RUN]],
+        "retention._SETTLED_RUNS": [[run.pk, SOME_RUN]],
+        "retention._NODES_OF_RUNS": [[run.pk, SOME_RUN]],
+        "retention._EDGES_OF_NODES": [[ready, waiting]],
+        "retention._LOGS_OF_NODES": [[ready, waiting]],
+        "retention._DELETE_RUNS": [[run.pk, SOME_RUN]],
+        "retention._COUNT_RUNS": [[run.pk, SOME_RUN]],
+        "retention._DELETE_COMPLETIONS": [[run.pk, SOME_RUN]],
+        "retention._COUNT_COMPLETIONS": [[run.pk, SOME_RUN]],
+        "retention._DELETE_NODES": [[ready, waiting]],
+        "retention._COUNT_NODES": [[ready, waiting]],
+        "retention._DELETE_STEP_LOGS": [[ready, waiting]],
+        "retention._COUNT_STEP_LOGS": [[ready, waiting]],
+        "retention._DELETE_EDGES": [[ready, waiting], 1000],
+        "retention._COUNT_EDGES": [[ready, waiting], 1000],
+        "retention._DELETE_LOGS": [[ready, waiting], 1000],
+        "retention._COUNT_LOGS": [[ready, waiting], 1000],
+        "retention._DELETE_OLD_LOGS": [86_400.0, 1000],
+        "retention._COUNT_OLD_LOGS": [86_400.0, 1000],
+        "retention._IS_FIT": [run.pk],
+        "retention._MARK": ["m", run.pk],
+        "retention._MARKED": ["m"],
+        "retention._NEXT_NODES": [run.pk, "", 1, 1000],
+        "retention._DELETE_SIGHTINGS": [86_400.0],
+        "retention._COUNT_SIGHTINGS": [86_400.0],
         "waiters._STUCK_WAITERS": [0, 1000],
         "waiters._LAST_OF_PAGE": [0, 1000],
         "waiters._LOCK_WAITER": [waiting],
@@ -196,7 +235,7 @@ def test_statement_uses_the_index_it_names_and_scans_neither_steps_nor_edges(nam
         assert indexes >= promised_indexes().get(name, set()), json.dumps(plan, indent=1)
 
 
-WHOLE = {"rescue._HOOKS"}
+WHOLE = {"rescue._HOOKS", "rescue._COUNT_HOOKS"}
 """Statements that read a partial index of the steps from its beginning, since they want all that is in it."""
 
 

@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import json
 import signal
+from datetime import timedelta
 from io import StringIO
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
+from django.utils import timezone
 
 from baton import Workflow
 from baton.engine.gate import claim
 from baton.models import WorkflowRun
+from baton.sweep import rescue
 from baton.sweep.lease import SweeperLease
 from baton.testing import drain
 from tests import steps
@@ -21,7 +24,8 @@ from tests.utils import wait_until
 
 pytestmark = pytest.mark.django_db
 
-KEYS = ["busy", "rescued", "readied", "mended", "hooks", "finished", "announced", "rung", "seconds", "errors"]
+COUNTS = ["rescued", "readied", "mended", "hooks", "finished", "announced", "rung", "pruned"]
+KEYS = ["busy", "dry_run", *COUNTS, "tables", "seconds", "errors"]
 
 
 def printed(*arguments: str) -> str:
@@ -37,13 +41,57 @@ def lost_step() -> WorkflowRun:
     return run
 
 
-def test_one_pass_mends_and_says_what_it_did():
+def test_one_pass_mends_and_says_what_it_did_with_a_line_for_each_batch():
     run = lost_step()
 
-    out = printed()
+    lines = printed().splitlines()
 
-    assert out.startswith("rescued 1, readied 1, mended 0, hooks 0, finished 0, announced 0, rang 0; ")
+    assert lines[:2] == ["  rescued: 1", "  readied: 1"]
+    assert lines[2].startswith("rescued 1, readied 1, mended 0, hooks 0, finished 0, announced 0, rang 0, pruned 0; ")
     assert drain(run).state == "completed"
+
+
+def test_each_batch_of_a_long_pass_has_a_line(monkeypatch):
+    monkeypatch.setattr(rescue, "BATCH", 2)
+    for _ in range(5):
+        lost_step()
+
+    assert printed().splitlines()[:4] == ["  rescued: 2", "  rescued: 2", "  rescued: 1", "  readied: 5"]
+
+
+def test_dry_run_changes_nothing_and_says_what_there_is_to_do():
+    run = lost_step()
+
+    told = json.loads(printed("--dry-run", "--json"))
+
+    assert (told["dry_run"], told["rescued"], told["pruned"]) == (True, 1, 0)
+    assert printed("--dry-run").startswith("Would begin with: rescued 1, readied 0, mended 0, ")
+    assert run.steps["a"].state == "executing"
+
+
+def test_prune_deletes_old_runs_and_says_how_many_rows_of_which_tables():
+    moment = timezone.now() - timedelta(days=31)
+    run = drain(Workflow("x").add("a", steps.nothing).insert())
+    WorkflowRun.objects.filter(pk=run.pk).update(finished_at=moment)
+
+    told = json.loads(printed("--prune", "--dry-run", "--json"))
+    assert WorkflowRun.objects.exists()
+    line = printed("--prune").splitlines()[-1]
+
+    assert told["tables"] == {"WorkflowNode": 1, "Completion": 1, "WorkflowRun": 1}
+    assert "pruned 3 (WorkflowNode 1, Completion 1, WorkflowRun 1); " in line
+    assert not WorkflowRun.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("--watch", "--check"), ("--watch", "--dry-run"), ("--check", "--dry-run"), ("--check", "--prune")],
+)
+def test_options_that_contradict_each_other_are_wrong_usage(one, other):
+    with pytest.raises(CommandError, match=f"{one} and {other} contradict each other.") as error:
+        printed(one, other)
+
+    assert error.value.returncode == 2
 
 
 def test_json_is_one_document_with_the_counts():
@@ -120,6 +168,7 @@ def test_commands_exit_as_documented_in_a_shell(manage):
 
     assert json.loads(swept.stdout)["rescued"] == 1
     assert (swept.returncode, checked.returncode, misused.returncode) == (0, 1, 2)
+    assert manage("baton_sweep", "--watch", "--check", check=False).returncode == 2
     assert "is pending and waits for nothing" in checked.stdout
 
 

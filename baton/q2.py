@@ -124,7 +124,7 @@ def call_the_roll(queue: str, *, using: str) -> None:
         elif not _broker(queue).queue_size():
             _push(ROLL_CALL, {queue: 1})
     except Exception:
-        logger.exception("The roll of queue %r could not be called.", queue)
+        logger.exception("The roll of queue %r could not be called.", queue, extra={"queue": queue})
 
 
 def ask_who_serves(queue: str, *, using: str) -> None:
@@ -408,7 +408,7 @@ def _push(function: str, bells: Mapping[str, int]) -> None:
             for _ in range(count):
                 broker.enqueue(_payload(function, queue))
         except Exception:
-            logger.exception("No bell could be rung for queue %r; the sweep will.", queue)
+            logger.exception("No bell could be rung for queue %r; the sweep will.", queue, extra={"queue": queue})
 
 
 def _broker(queue: str) -> Broker:

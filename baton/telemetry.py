@@ -66,7 +66,15 @@ def send(signal: Signal, **payload: Any) -> None:
         return
     for receiver, response in signal.send_robust(SENDER, **payload):
         if isinstance(response, Exception):
-            logger.error("Receiver %r of a Baton signal raised.", receiver, exc_info=response)
+            logger.error(
+                "Receiver %r of a Baton signal raised.",
+                receiver,
+                exc_info=response,
+                extra={key: payload[key] for key in _ATTRIBUTES if key in payload},
+            )
+
+
+_ATTRIBUTES = ("workflow_id", "workflow_name", "step_name", "attempt", "node_id")
 
 
 def about_step(

@@ -208,7 +208,12 @@ class _Pass:
         finally:
             self.report.tables = dict(self.retention.deleted)
             if self.report.pruned:
-                logger.info("Retention deleted %s rows: %s", self.report.pruned, self.report.tables)
+                logger.info(
+                    "Retention deleted %s rows: %s",
+                    self.report.pruned,
+                    self.report.tables,
+                    extra={"count": self.report.pruned, "tables": self.report.tables},
+                )
                 send(rows_pruned, timestamp=timestamp(), count=self.report.pruned, tables=self.report.tables)
 
     def _run(self, name: str, batches: Iterator[int], lease: SweeperLease | None = None) -> None:
@@ -222,7 +227,7 @@ class _Pass:
         except _OvertakenError:
             raise
         except Exception as exc:
-            logger.exception("The part %r of the sweep failed.", name)
+            logger.exception("The part %r of the sweep failed.", name, extra={"part": name})
             self.report.errors[name] = self.tell_failure(name, exc, started=started)
             if not self.connection.in_atomic_block:
                 # The parts that follow get another connection where this one is broken.

@@ -132,7 +132,13 @@ def _rescue(connection: BaseDatabaseWrapper, claim: Claim, *, now: datetime | No
         return False
     tracing.lost(claim, verdict)
     # Not louder: whoever wants to be told attaches the default logger, or a receiver of his own.
-    logger.info("Step %r of run %s was taken from %s, whose lease ran out.", claim.name, claim.run_id, claim.worker)
+    logger.info(
+        "Step %r of run %s was taken from %s, whose lease ran out.",
+        claim.name,
+        claim.run_id,
+        claim.worker,
+        extra={**claim.about, "worker": claim.worker},
+    )
     announce(settled.transitions)
     call_hooks(connection, settled.falls)
     if settled.asks_finish:

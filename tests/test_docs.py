@@ -21,6 +21,7 @@ import unittest
 import warnings
 from collections.abc import Iterator
 from dataclasses import fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,21 +31,24 @@ from django.conf import settings as django_settings
 from django.core.checks import run_checks
 from django.core.management import CommandError, call_command, get_commands, load_command_class
 from django.core.management.base import BaseCommand
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Model
 from django.dispatch import Signal
 from django.test import TestCase
 from django.test.utils import override_settings
+from django.utils import timezone
 
 import baton
 from baton import Workflow, exceptions, registry, telemetry, testing
 from baton.conf import Settings
+from baton.engine.gate import claim
 from baton.models import Completion, WorkflowNode, WorkflowRun
 from baton.states import AttemptOutcome, RunState, StepState
-from baton.sweep import SweepReport
+from baton.sweep import SweepReport, sweep
 from baton.testing import drain
 from scripts import watchdog
 from tests import steps
+from tests.clock import expire_leases
 from tests.pages import DOCS, README, ROOT, Block, blocks_of, converse, name_of, pages, prose_of
 from tests.utils import wait_until
 
@@ -229,7 +233,19 @@ def test_reference_names_the_keys_of_each_signal_and_no_others() -> None:
     try:
         with TestCase.captureOnCommitCallbacks(execute=True):
             run = Workflow("told").add("fails", steps.discard).add("waits", steps.nothing, deps=["fails"]).insert()
+            lost = Workflow("told").add("lost", steps.nothing).insert()
         drain(run)
+        claim(connection, lost.steps["lost"].pk, worker="elsewhere:1")
+        expire_leases(lost)
+        with override_settings(BATON={"RETENTION_DAYS": 0}):
+            sweep()
+        # A completion that cannot be announced fails a part of the sweep.
+        drain(lost)
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE baton_completion SET announced_at = NULL, failed_steps = 'no JSON'")
+        Completion.objects.update(finished_at=timezone.now() - timedelta(hours=1))
+        sweep()
+        Completion.objects.update(failed_steps=[])
     finally:
         for name, receiver in receivers.items():
             SIGNALS[name].disconnect(receiver)
@@ -514,6 +530,8 @@ def _is_manage(words: list[str], place: str) -> bool:
             return True
         case ["make", target, *_]:
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), place
+        case ["systemctl", "daemon-reload" | "enable", *_]:
+            pass  # tests/test_deployment.py starts what the units say
         case ["pip", "install", requirement]:
             assert requirement in _requirements(), place
         case _:

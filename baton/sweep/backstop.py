@@ -54,7 +54,7 @@ def finish_settled_runs(connection: BaseDatabaseWrapper) -> Iterator[int]:
         rows = sql.fetch(connection, _UNFINISHED, [BATCH])
         ended = 0
         for (run_id,) in rows:
-            with tolerance.over(f"run {run_id}"):
+            with tolerance.over(f"run {run_id}", workflow_id=str(sql.as_uuid(run_id))):
                 ended += finish(connection, sql.as_uuid(run_id))
         yield ended
         is_full = len(rows) == BATCH and ended > 0

@@ -62,7 +62,7 @@ def rescue_lost(connection: BaseDatabaseWrapper) -> Iterator[int]:
         rows = sql.fetch(connection, sql.EXPIRED, [BATCH])
         rescued: list[int] = []
         for row in rows:
-            with tolerance.over(f"step {row[0]}"):
+            with tolerance.over(f"step {row[0]}", node_id=row[0]):
                 if _rescue(connection, as_claim(row[:-1]), now=sql.as_datetime(row[-1])):
                     rescued.append(row[0])
         if rescued:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from django.db import InterfaceError, OperationalError
 
@@ -18,18 +19,19 @@ class Tolerance:
         self._first: Exception | None = None
 
     @contextmanager
-    def over(self, what: str) -> Iterator[None]:
+    def over(self, what: str, **about: Any) -> Iterator[None]:
         """Go on after this block, whatever it raises, unless the database is away.
 
         Args:
             what: Names the row, for the log.
+            about: What the log record carries besides.
         """
         try:
             yield
         except (InterfaceError, OperationalError):
             raise
         except Exception as exc:
-            logger.exception("The sweep could not mend %s.", what)
+            logger.exception("The sweep could not mend %s.", what, extra=about)
             self._first = self._first or exc
 
     def raise_first(self) -> None:

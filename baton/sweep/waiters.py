@@ -104,7 +104,7 @@ def mend_waiters(connection: BaseDatabaseWrapper) -> Iterator[int]:
             SweepLease.objects.using(connection.alias).filter(pk=1).update(cursor=last)
         mended = 0
         for node_id in stuck:
-            with tolerance.over(f"step {node_id}, which waits"):
+            with tolerance.over(f"step {node_id}, which waits", node_id=node_id):
                 mended += mend_waiter(connection, node_id)
         yield mended
     tolerance.raise_first()

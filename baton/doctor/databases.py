@@ -9,13 +9,12 @@ from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 
 from baton import q2
-from baton.doctor.findings import Finding, counted, duration, error, few, info, warning
+from baton.doctor.findings import Finding, counted, error, few, info, warning
 from baton.doctor.visit import Visit
 from baton.models import DebugLog, WorkflowNode, WorkflowRun
 
 MANY_ROWS = 1_000_000
 _GRACE = timedelta(hours=1)
-_DAY_SECONDS = 86_400.0
 
 
 def look_at_database(visit: Visit) -> Iterator[Finding]:
@@ -80,7 +79,7 @@ def _behind(count: int, noun: str, began: str, setting: str, days: float) -> Ite
     if count:
         yield warning(
             "retention-behind",
-            f"{counted(count, noun)} {began} more than {duration(days * _DAY_SECONDS)} ago "
+            f"{counted(count, noun)} {began} more than {days:g} days ago "
             f"{'is' if count == 1 else 'are'} still there, although BATON['{setting}'] is {days:g}.",
             fix="See that the sweep runs, raise BATON['PRUNE_LIMIT'] or sweep more often. "
             "By hand: python manage.py baton_sweep --prune",

@@ -1,4 +1,4 @@
-"""What an examination says: a finding, its severity, and times in words."""
+"""What an examination says: a finding and its severity."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
-_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86_400.0
 _SHOWN = 3
 
 
@@ -53,18 +52,6 @@ def warning(slug: str, sentence: str, *, fix: str) -> Finding:
 
 def info(slug: str, sentence: str, *, fix: str) -> Finding:
     return Finding(severity=Severity.INFO, id=slug, sentence=sentence, fix=fix)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    seconds = max(0.0, seconds)
-    if seconds < _MINUTE:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    if seconds < _HOUR:
-        return f"{seconds // _MINUTE:.0f} m {seconds % _MINUTE:.0f} s"
-    if seconds < 2 * _DAY:
-        return f"{seconds // _HOUR:.0f} h {seconds % _HOUR // _MINUTE:.0f} m"
-    return f"{seconds // _DAY:.0f} days"
 
 
 def counted(count: int, noun: str) -> str:

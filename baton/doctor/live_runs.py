@@ -7,10 +7,11 @@ from datetime import datetime, timedelta
 
 from django.db.models import Count, Exists, Min, OuterRef
 
-from baton.doctor.findings import Finding, counted, duration, error, few, info, warning
+from baton.doctor.findings import Finding, counted, error, few, info, warning
 from baton.doctor.visit import Visit
 from baton.engine.options import options_of
 from baton.exceptions import UnknownStepError
+from baton.explain.words import duration
 from baton.models import Completion, WorkflowNode, WorkflowRun
 from baton.registry import find_step
 from baton.values import encode

@@ -9,10 +9,11 @@ from datetime import datetime, timedelta
 from django.db.models import Count, Max
 
 from baton import q2
-from baton.doctor.findings import Finding, Severity, counted, duration, error, warning
+from baton.doctor.findings import Finding, Severity, counted, error, warning
 from baton.doctor.in_time import in_time
 from baton.doctor.visit import Visit
 from baton.engine.clock import read_clock
+from baton.explain.words import duration
 from baton.models import QueueSighting, WorkflowNode
 from baton.registry import all_steps
 
@@ -26,6 +27,9 @@ _TELL_AFTER = 1.0
 
 def look_at_broker(visit: Visit) -> Iterator[Finding]:
     """Ask the broker whether it is there."""
+    if q2.uses_orm_broker() and "tables" not in visit.works:
+        # The database is the broker, and its fault is told.
+        return
     try:
         if q2.uses_orm_broker():
             q2.ping()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from baton import q2
-from baton.doctor.findings import Finding, Severity, duration, error
+from baton.doctor.findings import Finding, Severity, error
 from baton.doctor.visit import Visit
+from baton.explain.words import duration
 from baton.models import SweepLease, WorkflowRun
 
 SCHEDULED = "baton.sweep.scheduled_sweep"

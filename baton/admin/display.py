@@ -1,0 +1,126 @@
+"""How values look: states as word, shape and colour, times, JSON, links."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+import django
+from django.db.models import Model
+from django.template.loader import render_to_string
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+
+from baton.explain.words import number
+from baton.states import RunState, StepState
+
+MOST_CHARACTERS = 20_000
+_PRETTY_UP_TO = 200_000
+_ORDER = ("completed", "executing", "retryable", "snoozed", "available", "pending", "cancelled", "discarded")
+_LEAST_PERCENT = 1.2
+_SHAPES = {RunState.RUNNING.value: "executing", RunState.FAILED.value: "discarded"}
+NOTHING = "—"
+HAS_LIST_BREADCRUMBS = django.VERSION >= (6, 1)
+"""The admin's breadcrumbs are a list from 6.1 on."""
+
+
+def state(value: str, label: Any) -> SafeString:
+    """A state as its word with its shape, which has its colour."""
+    shape = _SHAPES.get(value, value)
+    return format_html(
+        '<span class="baton b-state b-{0}"><svg class="b-icon" aria-hidden="true"><use href="#b-{0}"></use></svg>'
+        "{1}</span>",
+        shape,
+        label,
+    )
+
+
+def progress_bar(states: Mapping[str, int]) -> SafeString:
+    """A bar of states, and how many of the steps completed."""
+    total = sum(states.values())
+    if not total:
+        return format_html("{}", NOTHING)
+    done = _("{done} of {total}").format(done=number(states.get("completed", 0)), total=number(total))
+    words = ", ".join(f"{number(states[name])} {StepState(name).label}" for name in _ORDER if states.get(name))
+    parts = format_html_join("", '<rect class="b-{}" x="{}%" width="{}%" height="8"></rect>', _parts(states, total))
+    return format_html(
+        '<span class="baton b-progress"><svg class="b-bar" role="img" aria-label="{}" width="100%" height="8">'
+        "{}</svg>{}</span>",
+        words,
+        parts,
+        done,
+    )
+
+
+def _parts(states: Mapping[str, int], total: int) -> Iterable[tuple[str, str, str]]:
+    """Where each state's part begins and how wide it is, in percent; none is too narrow to be seen."""
+    present = [(name, states[name]) for name in _ORDER if states.get(name)]
+    widths = [max(_LEAST_PERCENT, 100 * count / total) for _name, count in present]
+    scale, at = 100 / sum(widths), 0.0
+    for (name, _count), width in zip(present, widths, strict=True):
+        yield name, f"{at:.2f}", f"{max(0.4, width * scale - 0.3):.2f}"
+        at += width * scale
+
+
+def code(text: str) -> SafeString:
+    """Text as it is, cut where it is huge."""
+    # What rows may hold and no page can: halves of surrogate pairs.
+    whole = text.encode("utf-8", "backslashreplace").decode()
+    if len(whole) <= MOST_CHARACTERS:
+        return format_html('<pre class="baton b-code">{}</pre>', whole)
+    note = _("These are the first {shown} of {total} characters.").format(
+        shown=number(MOST_CHARACTERS), total=number(len(whole))
+    )
+    return format_html(
+        '<pre class="baton b-code">{}</pre><p class="baton b-note">{}</p>', whole[:MOST_CHARACTERS], note
+    )
+
+
+def as_json(value: Any) -> SafeString:
+    """A value as JSON that can be read."""
+    return code(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def as_stored_json(text: str) -> SafeString:
+    """JSON text that can be read; what is huge is shown as it is stored."""
+    if len(text) > _PRETTY_UP_TO:
+        return code(text)
+    try:
+        return as_json(json.loads(text))
+    except ValueError:
+        return code(text)
+
+
+def link(url: str, text: Any) -> SafeString:
+    """A link."""
+    return format_html('<a href="{}">{}</a>', url, text)
+
+
+def link_to(row: Model, text: Any) -> SafeString:
+    """A link to a row's page."""
+    return link(page_of(type(row), row.pk), text)
+
+
+def page_of(model: type[Model], pk: Any) -> str:
+    """The address of a row's page."""
+    return reverse(f"admin:baton_{model._meta.model_name}_change", args=[pk])  # noqa: SLF001 - Django's own name
+
+
+def list_of(model: type[Model], **lookups: Any) -> str:
+    """The address of a list under filters."""
+    address = reverse(f"admin:baton_{model._meta.model_name}_changelist")  # noqa: SLF001 - Django's own name
+    return f"{address}?{urlencode(lookups)}" if lookups else address
+
+
+def joined(parts: Sequence[Any]) -> SafeString:
+    """Parts in one line."""
+    return format_html_join(", ", "{}", ((part,) for part in parts))
+
+
+def rendered(template: str, **context: Any) -> SafeString:
+    """A part of a page that has a template."""
+    return render_to_string(f"admin/baton/{template}", context)

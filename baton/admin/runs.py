@@ -1,0 +1,205 @@
+"""Runs: what goes on in them, and the two things that people do to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.db.models import Count, F, QuerySet, Window
+from django.db.models.functions import RowNumber
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, path
+from django.utils import timezone
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from baton.admin import acting, display
+from baton.admin.base import ReadOnlyAdmin
+from baton.admin.filters import NameFilter
+from baton.explain.cancels import BY_DEPENDENCY
+from baton.explain.words import between, first_line, number
+from baton.models import Completion, WorkflowNode, WorkflowRun
+from baton.states import FAILED, RunState, StepState
+
+
+@admin.register(WorkflowRun)
+class WorkflowRunAdmin(ReadOnlyAdmin):
+    """Runs."""
+
+    list_display = ("name_shown", "state_shown", "progress_shown", "inserted_at", "took", "trouble")
+    list_filter = ("state", NameFilter, "inserted_at")
+    list_defer = ("meta",)
+    search_fields = ("name", "key")
+    search_help_text = _("The beginning of an id, or a part of a name or key")
+    run_lookup = "id"
+    ordering = ("-inserted_at", "-id")
+    actions = ("cancel_runs", "retry_runs")
+    fieldsets = (
+        (None, {"fields": ("state_shown", "progress_shown", "steps_by_state", "inserted_at", "finished_at", "took")}),
+        (_("Identity"), {"fields": ("id", "name", "key", "round", "meta_shown")}),
+        (_("Endings"), {"fields": ("endings",)}),
+        (_("Options"), {"fields": ("ignore_discarded", "ignore_cancelled", "debug", "trace")}),
+    )
+
+    def has_control_permission(self, request: HttpRequest) -> bool:
+        """Who may cancel and retry."""
+        return self.has_view_permission(request) and request.user.has_perm("baton.control_workflowrun")
+
+    def get_urls(self) -> list[URLPattern]:
+        """The pages of a run, and those that ask before they act."""
+        site = self.admin_site
+        return [
+            path("<uuid:run_id>/cancel/", site.admin_view(self.cancel_view), name="baton_workflowrun_cancel"),
+            path("<uuid:run_id>/retry/", site.admin_view(self.retry_view), name="baton_workflowrun_retry"),
+            *super().get_urls(),
+        ]
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """A run's page."""
+        extra = {"can_control": self.has_control_permission(request), **(extra_context or {})}
+        return super().change_view(request, object_id, form_url, extra)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """The list; who may not act and tries is told so, not that nothing was chosen."""
+        if request.POST.get("action") in self.actions and not self.has_control_permission(request):
+            raise PermissionDenied(gettext("You need the permission “Can control runs” for this."))
+        return super().changelist_view(request, extra_context)
+
+    # Acting -----------------------------------------------------------------------------------------------------------
+
+    @admin.action(description=_("Cancel the selected runs"), permissions=["control"])
+    def cancel_runs(self, request: HttpRequest, queryset: QuerySet[WorkflowRun]) -> HttpResponse | None:
+        """Cancel what was chosen in the list."""
+        return acting.cancel(self, request, queryset)
+
+    @admin.action(description=_("Retry the selected runs"), permissions=["control"])
+    def retry_runs(self, request: HttpRequest, queryset: QuerySet[WorkflowRun]) -> HttpResponse | None:
+        """Retry what was chosen in the list."""
+        return acting.retry(self, request, queryset)
+
+    def cancel_view(self, request: HttpRequest, run_id: Any) -> HttpResponse:
+        """Cancel one run, from its page."""
+        return acting.of_one(self, request, run_id, acting.cancel)
+
+    def retry_view(self, request: HttpRequest, run_id: Any) -> HttpResponse:
+        """Retry one run, from its page."""
+        return acting.of_one(self, request, run_id, acting.retry)
+
+    # Columns ----------------------------------------------------------------------------------------------------------
+
+    def complete_page(self, rows: Sequence[WorkflowRun]) -> None:
+        """Read how far the runs of a page are, and what went wrong in them, in three queries."""
+        states = states_of([run for run in rows if not run.is_settled])
+        states |= endings_of([run for run in rows if run.is_settled])
+        failures = first_failures([run for run in rows if run.state == RunState.FAILED])
+        for run in rows:
+            vars(run)["admin_states"] = states.get(run.pk, {})
+            vars(run)["admin_failure"] = failures.get(run.pk, "")
+
+    @admin.display(description=_("run"), ordering="name")
+    def name_shown(self, run: WorkflowRun) -> Any:
+        """The name, and below it the key and the beginning of the id."""
+        return display.rendered("run_name.html", run=run, short_id=str(run.pk)[:8])
+
+    @admin.display(description=_("state"), ordering="state")
+    def state_shown(self, run: WorkflowRun) -> Any:
+        """The state."""
+        return display.state(run.state, run.get_state_display())
+
+    @admin.display(description=_("progress"))
+    def progress_shown(self, run: WorkflowRun) -> Any:
+        """How far it is."""
+        states = vars(run).get("admin_states")
+        return display.progress_bar(run.progress["states"] if states is None else states)
+
+    @admin.display(description=_("took"))
+    def took(self, run: WorkflowRun) -> str:
+        """How long it has run, or did."""
+        return between(run.inserted_at, run.finished_at or timezone.now())
+
+    @admin.display(description=_("what went wrong"))
+    def trouble(self, run: WorkflowRun) -> str:
+        """The first failure, or why it was cancelled."""
+        if run.state == RunState.CANCELLED:
+            return first_line(run.cancel_reason)
+        return str(vars(run).get("admin_failure", ""))
+
+    @admin.display(description=_("steps"))
+    def steps_by_state(self, run: WorkflowRun) -> Any:
+        """Links to the steps, by state."""
+        states = run.progress["states"]
+        chips = [
+            {
+                "url": display.list_of(WorkflowNode, run__id__exact=run.pk, state__exact=state.value),
+                "badge": display.state(state.value, f"{number(states[state])} {state.label}"),
+            }
+            for state in StepState
+            if states.get(state)
+        ]
+        everything = display.list_of(WorkflowNode, run__id__exact=run.pk)
+        return display.rendered("steps_by_state.html", chips=chips, everything=everything)
+
+    @admin.display(description=_("meta"))
+    def meta_shown(self, run: WorkflowRun) -> Any:
+        """What the caller gave along."""
+        return display.as_json(run.meta) if run.meta else display.NOTHING
+
+    @admin.display(description=_("endings"))
+    def endings(self, run: WorkflowRun) -> Any:
+        """How each round ended."""
+        rows = [
+            display.link_to(each, f"{_('round')} {each.round}: {each.get_outcome_display()}")
+            for each in run.completions.order_by("round").defer("failed_steps")
+        ]
+        return display.joined(rows) or display.NOTHING
+
+
+def states_of(runs: Sequence[WorkflowRun]) -> dict[Any, dict[str, int]]:
+    """The counts of steps by state, of runs that may still change."""
+    found: dict[Any, dict[str, int]] = {}
+    if not runs:
+        return found
+    rows = WorkflowNode.objects.using(_alias(runs)).filter(run__in=[run.pk for run in runs]).order_by()
+    for run_id, state, count in rows.values_list("run_id", "state").annotate(Count("id")):
+        found.setdefault(run_id, {})[state] = count
+    return found
+
+
+def endings_of(runs: Sequence[WorkflowRun]) -> dict[Any, dict[str, int]]:
+    """The same of settled runs, by what was noted when they ended: their steps need not be read."""
+    if not runs:
+        return {}
+    rows = Completion.objects.using(_alias(runs)).filter(run__in=[run.pk for run in runs]).order_by("round")
+    return {
+        run_id: {
+            StepState.COMPLETED.value: total - failed,
+            (StepState.CANCELLED if outcome == RunState.CANCELLED else StepState.DISCARDED).value: failed,
+        }
+        for run_id, outcome, total, failed in rows.values_list("run_id", "outcome", "total_count", "failed_count")
+    }
+
+
+def first_failures(runs: Sequence[WorkflowRun]) -> dict[Any, str]:
+    """The step that failed first in each run, with its error."""
+    if not runs:
+        return {}
+    rank = Window(RowNumber(), partition_by=F("run_id"), order_by=[F("settled_at"), F("id")])
+    failed = (
+        WorkflowNode.objects.using(_alias(runs))
+        .filter(run__in=[run.pk for run in runs], state__in=FAILED)
+        .exclude(error__startswith=BY_DEPENDENCY)
+        .order_by()
+        .annotate(rank=rank)
+        .filter(rank=1)
+    )
+    return {
+        run_id: f"{name}: {first_line(error)}" for run_id, name, error in failed.values_list("run_id", "name", "error")
+    }
+
+
+def _alias(runs: Sequence[WorkflowRun]) -> str | None:
+    return runs[0]._state.db  # noqa: SLF001 - its own alias

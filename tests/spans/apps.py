@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
 from django.apps import AppConfig
 
+FOR_EVER = 3_600_000
+"""Milliseconds after which a batch is sent by itself."""
 ENVIRONMENT = "BATON_TEST_SPANS_FOLDER"
 
 
@@ -27,10 +30,10 @@ class SpansConfig(AppConfig):
 
 
 def set_up(**_kwargs: Any) -> None:
-    """Make this process write its spans to a file of its own."""
+    """Make this process write its spans to a file of its own, as it ends if not before."""
     from opentelemetry import trace
     from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-    from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
     from tests.spans.collector import as_dict
 
@@ -43,8 +46,9 @@ def set_up(**_kwargs: Any) -> None:
             return SpanExportResult.SUCCESS
 
     provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(FileExporter()))
+    provider.add_span_processor(BatchSpanProcessor(FileExporter(), schedule_delay_millis=FOR_EVER))
     trace.set_tracer_provider(provider)
+    Finalize(None, provider.shutdown, exitpriority=10)
 
 
 def written(folder: Path) -> list[dict[str, Any]]:

@@ -110,11 +110,12 @@ def in_levels(nodes: Sequence[WorkflowNode], waits: Waits) -> list[Group]:
 
 
 def folded(nodes: Sequence[WorkflowNode]) -> list[list[WorkflowNode]]:
-    """Steps in order, but those of one state that are many and differ in a number only together."""
+    """Steps in their order, but those of one state that are many and differ in a number only where the last stands."""
     members: dict[Hashable, list[WorkflowNode]] = defaultdict(list)
     for node in nodes:
         members[pattern_of(node), node.state].append(node)
-    return sorted(_parts(members.values()), key=lambda part: part[0].pk)
+    place = {node.pk: number for number, node in enumerate(nodes)}
+    return sorted(_parts(members.values()), key=lambda part: place[part[-1].pk])
 
 
 def pattern_of(node: WorkflowNode) -> tuple[str, str]:

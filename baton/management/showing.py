@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -47,13 +48,14 @@ class View:
             node.run = run
         return cls(run=run, nodes=nodes, waits=edges_of(run.pk), now=timezone.now())
 
-    def head(self) -> list[list[Cell]]:
+    def head(self, *, width: int | None) -> list[list[Cell]]:
         """Which run it is, how far it is, and what there is to say of it."""
         run = self.run
+        headline = printable(run.headline())
         return [
             [mark(run.state), Cell(f" {printable(run.name)}  {run.pk}")],
             [Cell(self._standing())],
-            [Cell(printable(run.headline()))],
+            *([Cell(line)] for line in (textwrap.wrap(headline, width) if width else [headline])),
         ]
 
     def graph(self, *, width: int | None) -> list[list[Cell]]:

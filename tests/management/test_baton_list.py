@@ -293,4 +293,4 @@ def test_terminal_gets_colours_unless_they_are_not_wanted(manage):
     assert plain == printed()
     assert on_a_terminal("baton_list", NO_COLOR="1") == plain
     assert manage("baton_list").stdout == plain
-    assert "\x1b[31;1mfailed\x1b[0m" in manage("baton_list", "--force-color").stdout
+    assert "\x1b[31;1mfailed\x1b[0m" in printed("--force-color")

@@ -52,8 +52,8 @@ class Command(BaseCommand):
                 return
             view = View.of(found)
             if not as_json:
-                terminal.write(*view.head(), "", *view.graph(width=terminal.width))
-            if follow:
+                terminal.write(*view.head(width=terminal.width), "", *view.graph(width=terminal.width))
+            if follow and not found.is_settled:
                 view = _followed(view, terminal, is_quiet=as_json)
             if as_json:
                 self.stdout.write(json.dumps(view.document()))
@@ -89,5 +89,5 @@ def _followed(view: View, terminal: Terminal, *, is_quiet: bool) -> View:
         raise CommandError(f"Run {view.run.pk} was deleted meanwhile.") from None
     view = View.of(view.run)
     if not is_quiet:
-        terminal.write("", *view.head())
+        terminal.write("", *view.head(width=terminal.width))
     return view

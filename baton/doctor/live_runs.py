@@ -18,7 +18,7 @@ from baton.values import encode
 
 STUCK_SECONDS = 60.0
 _LOOK_AT_MOST = 1000
-_SWEEP_NOW = "Run: python manage.py baton_sweep (It mends this. Then see why nobody did.)"
+_SWEEP_NOW = "A sweep mends it; then see why none did: python manage.py baton_sweep"
 
 
 def look_at_steps(visit: Visit) -> Iterator[Finding]:

@@ -115,7 +115,7 @@ def _at_work(visit: Visit) -> set[str]:
 def _unserved(visit: Visit, queue: str, unsettled: int, seen_at: datetime | None) -> Finding:
     seen = "none was ever seen" if seen_at is None else f"the last was seen {_ago(visit, seen_at)} ago"
     sentence = f"No worker of queue {queue!r} has answered within {visit.wait:g} s; {seen}."
-    fix = f"Start one: {_start(queue)} (If its workers are only busy with other tasks, give --wait more seconds.)"
+    fix = f"Start one, unless its workers are only busy with other tasks: {_start(queue)}"
     if not _is_configured(queue):
         fix = f"Add {queue!r} to Q_CLUSTER['ALT_CLUSTERS'], then start it: {_start(queue)}"
     if unsettled:

@@ -44,7 +44,7 @@ def _schedule(visit: Visit) -> Iterator[Finding]:
         yield error(
             "schedule-missing",
             "BATON['SWEEP_SCHEDULE'] is True, and django-q2 has no such schedule.",
-            fix="Run: python manage.py migrate (It keeps the schedule as the setting says.)",
+            fix="Let migrate keep the schedule as the setting says: python manage.py migrate",
         )
 
 

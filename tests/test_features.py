@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-BUILT = {*range(1, 59), 64, 65, 68, 69, 95, 111}
+BUILT = {*range(1, 59), 64, 65, 68, 69, 77, 78, 95, 111}
 
 GATE, SETTLE, BODY = "tests.engine.test_gate", "tests.engine.test_settle", "tests.engine.test_body"
 CASCADE, HOOKS, CANCEL = "tests.engine.test_cascade", "tests.engine.test_hooks", "tests.engine.test_cancel"
 WORKERS, LOST, BACKOFF = "tests.engine.test_workers", "tests.engine.test_lost_workers", "tests.engine.test_backoff"
 FINISH, TELEMETRY, ENDINGS = "tests.engine.test_finish", "tests.test_telemetry", "tests.races.test_endings"
 WORKFLOW, RESULTS, SWEEP = "tests.test_workflow", "tests.test_results", "tests.sweep.test_sweep"
+QUERIES = "tests.test_queries"
 
 FEATURES: dict[int, list[str]] = {
     1: [f"{WORKFLOW}.test_diamond_by_chained_add_builds_and_insert_writes_four_steps"],
@@ -131,6 +132,11 @@ FEATURES: dict[int, list[str]] = {
     69: [
         f"{TELEMETRY}.test_receiver_that_raises_harms_neither_the_run_nor_other_receivers",
         f"{TELEMETRY}.test_receiver_that_raises_harms_neither_a_sweep_nor_other_receivers",
+    ],
+    77: [f"{QUERIES}.test_steps_of_a_run_have_the_keys_of_the_step_event_in_topological_order"],
+    78: [
+        f"{QUERIES}.test_list_of_runs_counts_their_steps_and_filters_by_state_in_constant_queries",
+        f"{QUERIES}.test_pages_hold_every_run_once_newest_first",
     ],
     95: ["tests.test_migrations.test_migrations_go_from_nothing_to_the_newest_and_back_to_nothing"],
     111: [

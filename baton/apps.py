@@ -17,8 +17,7 @@ class BatonConfig(AppConfig):
     def ready(self) -> None:
         """Register the checks and every app's steps."""
         import baton.engine.runner  # noqa: F401, PLC0415 - before a cluster forks, so that its workers share the memory
-        from baton import checks  # noqa: F401, PLC0415 - importing registers them
-        from baton import events  # noqa: PLC0415
+        from baton import checks, events  # noqa: F401, PLC0415 - importing the checks registers them
         from baton.conf import connect_settings  # noqa: PLC0415
         from baton.registry import autodiscover  # noqa: PLC0415
 

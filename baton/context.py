@@ -67,7 +67,7 @@ class StepContext:
     """The results of the direct dependencies, by step name."""
     model: str | None = None
     """The language model chosen for the step, or None."""
-    logger: StepLogger = field(init=False)
+    logger: logging.LoggerAdapter[logging.Logger] = field(init=False)
     """A logger whose records carry the run, the step and the attempt; those of level INFO and above are kept with the
     step."""
     _own_result: Callable[[], Any] | None = None

@@ -42,7 +42,7 @@ import baton
 from baton import Workflow, exceptions, registry, telemetry, testing
 from baton.conf import Settings
 from baton.engine.gate import claim
-from baton.models import Completion, WorkflowNode, WorkflowRun
+from baton.models import Completion, StepLog, WorkflowNode, WorkflowRun
 from baton.states import AttemptOutcome, RunState, StepState
 from baton.sweep import SweepReport, sweep
 from baton.testing import drain
@@ -205,7 +205,7 @@ def test_public_name_has_its_place_in_the_reference(name: str) -> None:
     assert re.search(rf"^\.\. auto\w+:: baton\.{name}\b", (DOCS / "reference/api.md").read_text(), re.MULTILINE)
 
 
-@pytest.mark.parametrize("model", [WorkflowNode, WorkflowRun, Completion], ids=lambda model: model.__name__)
+@pytest.mark.parametrize("model", [WorkflowNode, WorkflowRun, Completion, StepLog], ids=lambda model: model.__name__)
 def test_column_has_its_place_in_the_reference(model: type[Model]) -> None:
     columns = {field.name for field in model._meta.concrete_fields}
 

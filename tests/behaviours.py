@@ -96,7 +96,7 @@ def notes(folder: Path, name: str) -> list[dict[str, Any]]:
 
 def begin_round(folder: Path) -> None:
     """Mark that what follows belongs to another round."""
-    _note(folder, ROUND, {})
+    _note(folder, ROUND, {"began": time.monotonic_ns()})
 
 
 def notes_of_round(folder: Path) -> dict[str, list[dict[str, Any]]]:

@@ -1,13 +1,14 @@
 """The rules of Baton in one file: what a described workflow must come to, worked out without any of Baton's code.
 
 It walks the steps in topological order and asks of each one what its dependencies came to. Nothing in the rules depends
-on the order in which workers take steps, so this is enough: the same description has one ending only.
+on the order in which workers take steps, so this is enough: the same description has one ending only. A retry is
+another walk, in which some steps keep what they came to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -39,6 +40,8 @@ class DescribedStep:
     """Steps whose result's ``"sum"`` is an argument of it: dependencies too."""
     script: tuple[Act, ...] = (Act.VALUE,)
     """One act for each execution; the last one repeats."""
+    again: tuple[Act, ...] = ()
+    """The same for each round that follows a retry; empty where it does what it did."""
     number: int = 0
     """What it adds to what its dependencies returned."""
     max_attempts: int = 5
@@ -50,9 +53,10 @@ class DescribedStep:
         """Everything it waits for, each once, sorted by name."""
         return tuple(sorted({*self.deps, *self.whole, *self.parts}))
 
-    def act(self, execution: int) -> Act:
-        """What the body does in its execution of this index, from 0."""
-        return self.script[min(execution, len(self.script) - 1)]
+    def act(self, execution: int, *, is_again: bool) -> Act:
+        """What the body does in its execution of this index, from 0, of a round."""
+        script = self.again if is_again and self.again else self.script
+        return script[min(execution, len(script) - 1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +89,9 @@ class Fate:
 
     state: str
     executions: tuple[Execution, ...] = ()
+    """Those of the round in which it came to this."""
+    earlier: tuple[Execution, ...] = ()
+    """Those of the rounds before."""
     events: tuple[tuple[str, int], ...] = ()
     """Each announced state with the number of the execution it belongs to."""
     result: dict[str, int] | None = None
@@ -106,15 +113,13 @@ class Fate:
 
     @property
     def log(self) -> list[tuple[int, str, int]]:
-        """Number, outcome and count of each entry of the log: snoozes in a row share one."""
-        entries: list[tuple[int, str, int]] = []
-        for execution in self.executions:
-            number, outcome, count = entries[-1] if entries else (0, "", 0)
-            if execution.outcome == outcome == "snoozed" and number == execution.number:
-                entries[-1] = (number, outcome, count + 1)
-            else:
-                entries.append((execution.number, execution.outcome, 1))
-        return entries
+        """Number, outcome and count of each entry of the log, that of all rounds."""
+        return _entries((*self.earlier, *self.executions))
+
+    @property
+    def earlier_log(self) -> list[tuple[int, str, int]]:
+        """The entries of the rounds before."""
+        return _entries(self.earlier)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +130,8 @@ class Ending:
     outcome: str
     failed_steps: tuple[str, ...]
     """In the order of the description."""
+    ran: frozenset[str]
+    """The steps that this round was about: all, or those that a retry runs again."""
 
 
 def interpret(description: Description) -> Ending:
@@ -132,11 +139,50 @@ def interpret(description: Description) -> Ending:
     fates: dict[str, Fate] = {}
     for step in description.steps:
         fates[step.name] = _fate(step, description, {name: fates[name] for name in step.dependencies})
+    return _ending(description, fates, ran=frozenset(fates))
+
+
+def interpret_retry(description: Description, before: Ending, from_step: str | None = None) -> Ending | None:
+    """Work out what a retry of a workflow that has ended comes to; None where nothing would run.
+
+    Args:
+        description: The workflow.
+        before: What it has come to.
+        from_step: The step to run again with everything after it; None for all that failed.
+    """
+    ran = reruns(description, before, from_step)
+    fates: dict[str, Fate] = {}
+    for step in description.steps:
+        was = before.fates[step.name]
+        if step.name not in ran:
+            fates[step.name] = was
+            continue
+        dependencies = {name: fates[name] for name in step.dependencies}
+        found = _fate(step, description, dependencies, is_again=True)
+        fates[step.name] = replace(found, earlier=(*was.earlier, *was.executions))
+    return _ending(description, fates, ran=ran) if ran else None
+
+
+def reruns(description: Description, before: Ending, from_step: str | None) -> frozenset[str]:
+    """The steps that a retry runs again: those asked for and what hangs on them, if each dependency lets them."""
+    ran: set[str] = set()
+    for step in description.steps:
+        has_failed = before.fates[step.name].state != "completed"
+        is_asked_for = has_failed if from_step is None else step.name == from_step
+        kept = [before.fates[name].state for name in step.dependencies if name not in ran]
+        can_run = set(kept) <= _accepted_states(step, description)
+        if can_run and (is_asked_for or not ran.isdisjoint(step.dependencies)):
+            ran.add(step.name)
+    return frozenset(ran)
+
+
+def _ending(description: Description, fates: Mapping[str, Fate], *, ran: frozenset[str]) -> Ending:
     has_succeeded = all(fates[name].state == "completed" for name in description.sinks)
     return Ending(
         fates=fates,
         outcome="completed" if has_succeeded else "failed",
         failed_steps=tuple(name for name, fate in fates.items() if fate.state != "completed"),
+        ran=ran,
     )
 
 
@@ -153,7 +199,21 @@ def combined(number: int, results: Iterable[int], whole: Iterable[int | None], p
     return {"sum": (number + sum(place * value for place, value in enumerate(given, start=1))) % MODULUS}
 
 
-def _fate(step: DescribedStep, description: Description, dependencies: Mapping[str, Fate]) -> Fate:
+def _entries(executions: Iterable[Execution]) -> list[tuple[int, str, int]]:
+    """Number, outcome and count of each entry of a log: snoozes in a row share one."""
+    entries: list[tuple[int, str, int]] = []
+    for execution in executions:
+        number, outcome, count = entries[-1] if entries else (0, "", 0)
+        if execution.outcome == outcome == "snoozed" and number == execution.number:
+            entries[-1] = (number, outcome, count + 1)
+        else:
+            entries.append((execution.number, execution.outcome, 1))
+    return entries
+
+
+def _fate(
+    step: DescribedStep, description: Description, dependencies: Mapping[str, Fate], *, is_again: bool = False
+) -> Fate:
     accepted = _accepted_states(step, description)
     blamed = {name: fate.state for name, fate in dependencies.items() if fate.state not in accepted}
     if blamed:
@@ -162,12 +222,12 @@ def _fate(step: DescribedStep, description: Description, dependencies: Mapping[s
         # A part that is not there discards the step before its body, whatever attempts remain.
         missing = Execution(number=1, outcome="failed", has_body=False)
         return Fate(state="discarded", executions=(missing,), events=(("executing", 1), ("discarded", 1)))
-    executions, state = _executions(step)
+    executions, state, last_act = _executions(step, is_again=is_again)
     return Fate(
         state=state,
         executions=executions,
         events=tuple(_events(executions, state)),
-        result=_result(step, dependencies) if _last_act(step, executions) == Act.VALUE else None,
+        result=_result(step, dependencies) if last_act == Act.VALUE else None,
     )
 
 
@@ -177,12 +237,13 @@ def _accepted_states(step: DescribedStep, description: Description) -> set[str]:
     return {"completed", *(["cancelled"] if cancelled else []), *(["discarded"] if discarded else [])}
 
 
-def _executions(step: DescribedStep) -> tuple[tuple[Execution, ...], str]:
-    """Run the script until it settles the step."""
+def _executions(step: DescribedStep, *, is_again: bool) -> tuple[tuple[Execution, ...], str, Act]:
+    """Run the script until it settles the step: the executions, the state it comes to, and the last act."""
     executions: list[Execution] = []
     attempt = 1
     while True:
-        match step.act(len(executions)):
+        act = step.act(len(executions), is_again=is_again)
+        match act:
             case Act.VALUE | Act.NOTHING:
                 outcome = state = "completed"
             case Act.DISCARD:
@@ -197,7 +258,7 @@ def _executions(step: DescribedStep) -> tuple[tuple[Execution, ...], str]:
                 outcome, state = "timed_out", "discarded" if attempt == step.max_attempts else ""
         executions.append(Execution(number=attempt, outcome=outcome))
         if state:
-            return tuple(executions), state
+            return tuple(executions), state, act
         if outcome != "snoozed":
             attempt += 1
 
@@ -209,10 +270,6 @@ def _events(executions: tuple[Execution, ...], state: str) -> Iterator[tuple[str
             yield state, execution.number
         else:
             yield "snoozed" if execution.outcome == "snoozed" else "retryable", execution.number
-
-
-def _last_act(step: DescribedStep, executions: tuple[Execution, ...]) -> Act:
-    return step.act(len(executions) - 1)
 
 
 def _result(step: DescribedStep, dependencies: Mapping[str, Fate]) -> dict[str, int]:

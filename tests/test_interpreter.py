@@ -7,7 +7,7 @@ import inspect
 from itertools import pairwise
 
 from tests import interpreter
-from tests.interpreter import Act, DescribedStep, Description, Ending, interpret
+from tests.interpreter import Act, DescribedStep, Description, Ending, interpret, interpret_retry
 
 
 def ending(*steps: DescribedStep, ignore_cancelled: bool = False, ignore_discarded: bool = False) -> Ending:
@@ -173,3 +173,58 @@ def test_one_refused_dependency_is_enough_to_fall():
 
     assert found.fates["d"].state == "cancelled"
     assert found.fates["d"].blamed == {"b": "discarded"}
+
+
+# Retries ------------------------------------------------------------------------------------------------------------
+
+
+def retried(*steps: DescribedStep, from_step: str | None = None, ignore_discarded: bool = False) -> Ending | None:
+    description = Description(steps=steps, ignore_discarded=ignore_discarded)
+    return interpret_retry(description, interpret(description), from_step)
+
+
+def test_retry_runs_what_failed_and_what_hangs_on_it_with_the_script_of_the_next_round():
+    found = retried(
+        DescribedStep(name="a", number=1),
+        DescribedStep(name="b", deps=("a",), script=(Act.RAISE,), again=(Act.RAISE, Act.VALUE), max_attempts=2),
+        DescribedStep(name="c", deps=("b",)),
+        DescribedStep(name="d", deps=("a",)),
+    )
+
+    assert found is not None
+    assert found.ran == {"b", "c"}
+    assert (found.outcome, found.failed_steps) == ("completed", ())
+    assert found.fates["b"].log == [(1, "failed", 1), (2, "failed", 1), (1, "failed", 1), (2, "completed", 1)]
+    assert found.fates["b"].bodies == [1, 2]
+    assert [state for state, _ in found.fates["b"].events] == ["executing", "retryable", "executing", "completed"]
+    assert found.fates["a"].log == [(1, "completed", 1)]
+
+
+def test_retry_of_a_workflow_of_which_nothing_failed_is_none():
+    assert retried(DescribedStep(name="a")) is None
+
+
+def test_retry_runs_a_step_that_ignored_the_failure_again():
+    steps = DescribedStep(name="a", script=(Act.DISCARD,)), DescribedStep(name="b", deps=("a",))
+
+    found = retried(*steps, ignore_discarded=True)
+
+    assert found is not None
+    assert found.ran == {"a", "b"}
+
+
+def test_retry_from_a_step_leaves_what_waits_for_another_failure():
+    steps = (
+        DescribedStep(name="a"),
+        DescribedStep(name="b", script=(Act.DISCARD,)),
+        DescribedStep(name="c", deps=("a", "b")),
+        DescribedStep(name="d", deps=("a", "b"), ignore_discarded=True),
+        DescribedStep(name="e", deps=("c",), ignore_cancelled=True),
+    )
+
+    found = retried(*steps, from_step="a")
+
+    assert found is not None
+    assert found.ran == {"a", "d"}
+    assert found.failed_steps == ("b", "c")
+    assert retried(*steps, from_step="c") is None

@@ -17,14 +17,15 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from baton import Workflow, result_of
+from baton.exceptions import NothingToRetryError
 from baton.models import WorkflowNode, WorkflowRun
 from baton.sweep import check
 from baton.telemetry import step_transitioned, workflow_finished
 from baton.testing import drain
-from tests.behaviours import all_notes, behave, behave_async
+from tests.behaviours import begin_round, behave, behave_async, notes_of_round
 from tests.conftest import StartCluster
 from tests.faults import recorder
-from tests.interpreter import Act, DescribedStep, Description, Fate, interpret
+from tests.interpreter import Act, DescribedStep, Description, Ending, Fate, interpret, interpret_retry
 from tests.processes import Manage
 from tests.utils import wait_until
 
@@ -32,6 +33,8 @@ Notes = dict[str, list[dict[str, Any]]]
 
 IN_PROCESS = 200
 ON_A_CLUSTER = 30
+RETRIED_IN_PROCESS = 100
+RETRIED_ON_A_CLUSTER = 15
 MAX_STEPS = 60
 TIMEOUT = 0.5
 """Much longer than a body needs that is not told to time out."""
@@ -73,6 +76,7 @@ def sample_of(size: int, seed: int) -> Sample:
     ignore_cancelled, ignore_discarded = random.random() < 0.5, random.random() < 0.5
     time_out_at = random.choice([None, None, None, random.randrange(MAX_STEPS)])
     is_reversed = random.random() < 0.5
+    of_retries = Random(f"{seed} again")
     steps: list[DescribedStep] = []
     options: dict[str, dict[str, Any]] = {}
     is_async: set[str] = set()
@@ -90,6 +94,7 @@ def sample_of(size: int, seed: int) -> Sample:
             whole=whole,
             parts=parts,
             script=script,
+            again=of_retries.choice([(), (), (*of_retries.choice(_EARLIER_ACTS), of_retries.choice(_LAST_ACTS))]),
             number=index * 7 + 1,
             max_attempts=random.choice([1, 2, 3]),
             ignore_cancelled=random.choice(_FLAGS),
@@ -132,6 +137,7 @@ def workflow_of(sample: Sample, folder: Path, *, backoff: float, pause: float) -
         bound = body.bind(
             folder=str(folder),
             script=[act.value for act in described.script],
+            again=[act.value for act in described.again],
             number=described.number,
             pause=pause,
             whole={name: result_of(name) for name in described.whole},
@@ -165,16 +171,18 @@ def collected(count: int) -> list[Sample]:
 # What is compared -----------------------------------------------------------------------------------------------
 
 
-def assert_ran_as_ruled(run: WorkflowRun, sample: Sample, folder: Path, events: Iterable[dict[str, Any]]) -> None:
-    """Compare all that can be seen of a run with what the rules say.
+def assert_ran_as_ruled(
+    run: WorkflowRun, sample: Sample, ending: Ending, folder: Path, events: Iterable[dict[str, Any]]
+) -> None:
+    """Compare all that can be seen of a round of a run with what the rules say.
 
     Args:
         run: The run, settled.
         sample: What it was made of.
+        ending: What the rules say of this round.
         folder: Where its bodies noted what they did.
-        events: The payloads of the step events of the run.
+        events: The payloads of the step events of this round.
     """
-    ending = interpret(sample.description)
     nodes = {node.name: node for node in WorkflowNode.objects.of_workflow(run.pk)}
     described = {step.name: step for step in sample.description.steps}
 
@@ -182,21 +190,25 @@ def assert_ran_as_ruled(run: WorkflowRun, sample: Sample, folder: Path, events: 
         name: fate.state for name, fate in ending.fates.items()
     }
     assert run.state == ending.outcome
-    completion = run.completions.get()
+    completion = run.completions.get(round=run.round)
     assert (completion.outcome, completion.total_count) == (ending.outcome, len(nodes))
     assert sorted(completion.failed_steps) == sorted(ending.failed_steps)
     assert completion.failed_count == len(ending.failed_steps)
 
-    noted = all_notes(folder)
+    noted = notes_of_round(folder)
     events_of = defaultdict(list)
     for event in events:
         events_of[event["step_name"]].append(event)
     for name, fate in ending.fates.items():
         node = nodes[name]
         _assert_row(node, fate)
-        _assert_bodies(node, fate, noted)
-        _assert_events(node, fate, events_of[name])
-        _assert_order(node, [nodes[dependency] for dependency in described[name].dependencies], noted)
+        if name in ending.ran:
+            _assert_bodies(node, fate, noted)
+            _assert_events(node, fate, events_of[name])
+        else:
+            # What was paid for in a round before is kept, and not done again.
+            assert (noted[name], noted[f"{name}.hooks"], events_of[name]) == ([], [], []), name
+        _assert_order(node, fate, [nodes[dependency] for dependency in described[name].dependencies], noted)
 
 
 def _assert_row(node: WorkflowNode, fate: Fate) -> None:
@@ -237,10 +249,11 @@ def _assert_events(node: WorkflowNode, fate: Fate, events: list[dict[str, Any]])
     assert [event["has_result"] for event in events] == [False] * (len(events) - 1) + [fate.result is not None]
 
 
-def _assert_order(node: WorkflowNode, dependencies: list[WorkflowNode], noted: Notes) -> None:
+def _assert_order(node: WorkflowNode, fate: Fate, dependencies: list[WorkflowNode], noted: Notes) -> None:
     """No body starts before all its dependencies are settled."""
-    if node.attempts:
-        began = datetime.fromisoformat(node.attempts[0]["started_at"])
+    of_this_round = node.attempts[len(fate.earlier_log) :]
+    if of_this_round:
+        began = datetime.fromisoformat(of_this_round[0]["started_at"])
         assert all(dependency.settled_at and dependency.settled_at <= began for dependency in dependencies), node.name
     started = [note["started"] for note in noted[node.name] if "started" in note]
     ended = [note["ended"] for each in dependencies for note in noted[each.name] if "ended" in note]
@@ -248,9 +261,11 @@ def _assert_order(node: WorkflowNode, dependencies: list[WorkflowNode], noted: N
         assert max(ended) <= min(started), node.name
 
 
-def _assert_announced_in_order(sample: Sample, events: list[dict[str, Any]]) -> None:
+def _assert_announced_in_order(
+    sample: Sample, events: list[dict[str, Any]], *, kept: frozenset[str] = frozenset()
+) -> None:
     """In one process, a step is announced as executing only after all its dependencies were announced as settled."""
-    settled: set[str] = set()
+    settled = set(kept)
     needs = {step.name: step.dependencies for step in sample.description.steps}
     for event in events:
         if event["state"] == "executing":
@@ -286,9 +301,9 @@ def test_200_random_graphs_come_to_what_the_rules_say(tmp_path):
 
         drain(run)
 
-        assert_ran_as_ruled(run, sample, folder, events)
-        _assert_announced_in_order(sample, events)
         ending = interpret(sample.description)
+        assert_ran_as_ruled(run, sample, ending, folder, events)
+        _assert_announced_in_order(sample, events)
         assert [(each["outcome"], each["failed_count"], each["after"]) for each in endings] == [
             (ending.outcome, len(ending.failed_steps), len(events))
         ]
@@ -307,16 +322,85 @@ def test_200_random_graphs_come_to_what_the_rules_say(tmp_path):
     assert check() == []
 
 
-@pytest.mark.broker
-def test_30_random_graphs_at_once_on_a_real_cluster_come_to_what_the_rules_say(
-    real_cluster: StartCluster, manage: Manage, settings, tmp_path, tmp_path_factory
-):
+@pytest.mark.django_db(transaction=True)
+def test_100_random_graphs_retried_twice_come_to_what_the_rules_say(tmp_path):
+    seen: list[tuple[str | None, Ending | None]] = []
+    events: list[dict[str, Any]] = []
+    endings: list[str] = []
+
+    def record_event(**payload: Any) -> None:
+        events.append(payload)
+
+    def record_ending(outcome: str, **payload: Any) -> None:
+        endings.append(outcome)
+
+    @hypothesis_settings(max_examples=RETRIED_IN_PROCESS, derandomize=True, database=None)
+    @given(samples(), st.lists(st.none() | st.integers(0, MAX_STEPS - 1), min_size=2, max_size=2))
+    def compare(sample: Sample, choices: list[int | None]) -> None:
+        folder = tmp_path / str(len(seen))
+        folder.mkdir()
+        names = [step.name for step in sample.description.steps]
+        run = drain(workflow_of(sample, folder, backoff=30.0, pause=30.0).insert())
+        ending = interpret(sample.description)
+        for choice in choices:
+            from_step = None if choice is None else names[choice % len(names)]
+            expected = interpret_retry(sample.description, ending, from_step)
+            seen.append((from_step, expected))
+            events.clear()
+            endings.clear()
+            rows = {row["name"]: row for row in run.nodes.values()}
+            if expected is None:
+                with pytest.raises(NothingToRetryError):
+                    run.retry(from_step)
+                assert {row["name"]: row for row in run.nodes.values()} == rows
+                continue
+            begin_round(folder)
+
+            plan = run.retry(from_step, dry_run=True)
+            drain(run.retry(from_step))
+
+            in_order = [node.name for node in run.nodes.order_by("id")]
+            assert plan.reruns == [name for name in in_order if name in expected.ran]
+            assert plan.keeps == [name for name in in_order if name not in expected.ran]
+            kept = frozenset(plan.keeps)
+            assert list(run.nodes.filter(name__in=kept).order_by("id").values()) == [rows[name] for name in plan.keeps]
+            assert_ran_as_ruled(run, sample, expected, folder, events)
+            _assert_announced_in_order(sample, events, kept=kept)
+            assert endings == [expected.outcome]
+            ending = expected
+
+    step_transitioned.connect(record_event)
+    workflow_finished.connect(record_ending)
+    try:
+        compare()
+    finally:
+        step_transitioned.disconnect(record_event)
+        workflow_finished.disconnect(record_ending)
+
+    assert len(seen) >= 2 * RETRIED_IN_PROCESS
+    ran = [expected for _, expected in seen if expected is not None]
+    assert {each.outcome for each in ran} == {"completed", "failed"}
+    assert any(expected is None and from_step is not None for from_step, expected in seen)
+    assert any(0 < len(each.ran) < len(each.fates) for each in ran)
+    assert check() == []
+
+
+@pytest.fixture
+def recorded_workers(
+    real_cluster: StartCluster, manage: Manage, settings: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Two workers, and the folder in which they record their signals."""
     recorded = tmp_path_factory.mktemp("events")
     listening = {"DJANGO_SETTINGS_MODULE": "tests.faults.settings", recorder.ENVIRONMENT: str(recorded)}
     if "redis" in settings.Q_CLUSTER:
         # It cannot deliver a bell later: retries and snoozes are the resident sweep's.
         manage.start("baton_sweep", "--watch", "--interval", "0.2", env=listening)
     real_cluster(workers=2, env=listening)
+    return recorded
+
+
+@pytest.mark.broker
+def test_30_random_graphs_at_once_on_a_real_cluster_come_to_what_the_rules_say(recorded_workers, tmp_path):
     samples = collected(ON_A_CLUSTER)
     assert len(samples) == ON_A_CLUSTER
     runs = []
@@ -330,16 +414,62 @@ def test_30_random_graphs_at_once_on_a_real_cluster_come_to_what_the_rules_say(
         run.wait(timeout=60)
     # Signals follow the commit that ended the run.
     wait_until(
-        lambda: len(recorder.recorded(recorded, "finished")) >= ON_A_CLUSTER, what="the last signal of an ending"
+        lambda: len(recorder.recorded(recorded_workers, "finished")) >= ON_A_CLUSTER,
+        what="the last signal of an ending",
     )
     expected = sum(len(fate.events) for sample in samples for fate in interpret(sample.description).fates.values())
-    wait_until(lambda: len(recorder.recorded(recorded, "step")) >= expected, what="the last signal of a step")
+    wait_until(lambda: len(recorder.recorded(recorded_workers, "step")) >= expected, what="the last signal of a step")
 
     events = defaultdict(list)
-    for event in recorder.recorded(recorded, "step"):
+    for event in recorder.recorded(recorded_workers, "step"):
         events[UUID(event["workflow_id"])].append(event)
     for run, sample, folder in inserted:
-        assert_ran_as_ruled(run, sample, folder, events[run.pk])
-    finished = sorted(event["workflow_id"] for event in recorder.recorded(recorded, "finished"))
+        assert_ran_as_ruled(run, sample, interpret(sample.description), folder, events[run.pk])
+    finished = sorted(event["workflow_id"] for event in recorder.recorded(recorded_workers, "finished"))
     assert finished == sorted(str(run.pk) for run, _, _ in inserted)
+    assert check() == []
+
+
+@pytest.mark.broker
+def test_15_random_graphs_retried_at_once_on_a_real_cluster_come_to_what_the_rules_say(recorded_workers, tmp_path):
+    rounds = []
+    for index, sample in enumerate(collected(ON_A_CLUSTER)):
+        before = interpret(sample.description)
+        # Where all went well, from the second of its steps or the first.
+        step = None if before.failed_steps else sample.description.steps[:2][-1].name
+        expected = interpret_retry(sample.description, before, step)
+        assert expected is not None
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        rounds.append((workflow_of(sample, folder, backoff=0.05, pause=0.05).insert(), sample, step, expected, folder))
+        if len(rounds) == RETRIED_ON_A_CLUSTER:
+            break
+    for run, *_ in rounds:
+        run.wait(timeout=60)
+    first = sum(len(fate.events) for _, sample, *_ in rounds for fate in interpret(sample.description).fates.values())
+    wait_until(lambda: len(recorder.recorded(recorded_workers, "step")) >= first, what="the last signal of a step")
+    heard = len(recorder.recorded(recorded_workers, "step"))
+    assert heard == first
+
+    for run, _, step, _, folder in rounds:
+        begin_round(folder)
+        run.retry(step)
+    for run, *_ in rounds:
+        run.wait(timeout=60)
+    second = sum(len(expected.fates[name].events) for *_, expected, _ in rounds for name in expected.ran)
+    wait_until(
+        lambda: len(recorder.recorded(recorded_workers, "step")) >= first + second, what="the last signal of a step"
+    )
+    wait_until(
+        lambda: len(recorder.recorded(recorded_workers, "finished")) >= 2 * RETRIED_ON_A_CLUSTER,
+        what="the last signal of an ending",
+    )
+
+    events = defaultdict(list)
+    for event in recorder.recorded(recorded_workers, "step")[heard:]:
+        events[UUID(event["workflow_id"])].append(event)
+    for run, sample, _, expected, folder in rounds:
+        assert_ran_as_ruled(run, sample, expected, folder, events[run.pk])
+    finished = sorted(event["workflow_id"] for event in recorder.recorded(recorded_workers, "finished"))
+    assert finished == sorted([str(run.pk) for run, *_ in rounds] * 2)
     assert check() == []

@@ -23,6 +23,8 @@ _JITTER = 0.0003
 """Seconds by which one of the two is kept back, now and then."""
 _LEARNT = 0.00005
 """Seconds by which the head start changes with what a repeat has taught."""
+_LEARNT_AT_MOST = 0.002
+"""The same where many repeats have taught the same."""
 
 Racer = Callable[[int], object]
 
@@ -37,6 +39,7 @@ class HeadStart:
     def __init__(self) -> None:
         self.of_right = 0.0
         self._random = Random(0)
+        self._change = 0.0
 
     def delays(self) -> tuple[float, float]:
         """Seconds that the left and the right one are kept back."""
@@ -45,7 +48,10 @@ class HeadStart:
 
     def learn(self, *, was_left_first: bool) -> None:
         """Take into account who was first."""
-        self.of_right += _LEARNT if was_left_first else -_LEARNT
+        sign = 1 if was_left_first else -1
+        is_same = self._change * sign > 0
+        self._change = sign * (min(abs(self._change) * 1.3, _LEARNT_AT_MOST) if is_same else _LEARNT)
+        self.of_right += self._change
 
 
 def race(

@@ -314,7 +314,8 @@ def test_dry_run_counts_what_there_is_to_mend_and_changes_nothing():
         "announced": 1,
         "rung": 2,
     }
-    assert events.order == events.sweeps == []
+    assert events.order == []
+    assert events.sweeps == []
     assert not SweepLease.objects.exists()
     after = list(WorkflowNode.objects.order_by("pk").values()), list(Completion.objects.values()), OrmQ.objects.count()
     assert after == before

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-BUILT = {*range(1, 59), 64, 65, 68, 69, 77, 78, 95, 111}
+BUILT = {*range(1, 59), 64, 65, 68, 69, 77, 78, 95, 111, 112}
 
 GATE, SETTLE, BODY = "tests.engine.test_gate", "tests.engine.test_settle", "tests.engine.test_body"
+RETRY = "tests.engine.test_retry"
 CASCADE, HOOKS, CANCEL = "tests.engine.test_cascade", "tests.engine.test_hooks", "tests.engine.test_cancel"
 WORKERS, LOST, BACKOFF = "tests.engine.test_workers", "tests.engine.test_lost_workers", "tests.engine.test_backoff"
 FINISH, TELEMETRY, ENDINGS = "tests.engine.test_finish", "tests.test_telemetry", "tests.races.test_endings"
@@ -142,6 +143,14 @@ FEATURES: dict[int, list[str]] = {
     111: [
         f"{CANCEL}.test_cancel_settles_everything_unsettled_and_finishes_the_run_once",
         f"{WORKERS}.test_running_body_is_told_of_a_cancel_and_the_run_finishes_once",
+    ],
+    112: [
+        f"{RETRY}.test_retry_runs_the_failed_part_again_and_no_step_that_completed_before_it",
+        f"{RETRY}.test_attempts_of_a_step_that_is_retried_start_at_1_and_its_log_goes_on",
+        f"{RETRY}.test_second_round_has_an_ending_of_its_own_and_a_second_event_is_sent",
+        f"{RETRY}.test_retry_from_a_step_runs_it_and_everything_after_it_also_where_nothing_failed",
+        f"{RETRY}.test_second_round_runs_on_real_workers_and_each_round_is_announced_once",
+        "tests.test_random_graphs.test_100_random_graphs_retried_twice_come_to_what_the_rules_say",
     ],
 }
 """For each row of the table of features, the tests that prove it."""

@@ -158,7 +158,7 @@ def test_page_of_a_run_begins_with_its_headline_and_leads_to_its_steps_by_state(
 
     page = text_of(viewer, page_of(run))
 
-    assert f'<p class="baton b-headline">{escape(run.headline())}</p>' in page
+    assert f'<p class="baton b-headline b-failed">{escape(run.headline())}</p>' in page
     steps_by_state = list_of(WorkflowNode, run__id__exact=run.pk, state__exact="discarded")
     assert f'href="{escape(steps_by_state)}"' in page
     assert text_of(viewer, steps_by_state).count('class="field-name"') == 1
@@ -171,7 +171,7 @@ def test_page_of_a_step_says_why_and_leads_to_its_run_and_its_neighbours(viewer)
 
     page = text_of(viewer, page_of(parse))
 
-    assert f'<p class="baton b-headline">{escape(parse.explain())}</p>' in page
+    assert f'<p class="baton b-headline b-discarded">{escape(parse.explain())}</p>' in page
     assert f'href="{page_of(run)}"' in page
     assert f'<a href="{page_of(run.steps["fetch"])}">fetch</a>' in page
     assert f'<a href="{page_of(run.steps["store"])}">store</a>' in page

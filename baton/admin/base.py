@@ -13,6 +13,7 @@ from django.core.paginator import Paginator
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 
+from baton.admin.display import NOTHING
 from baton.conf import get_settings
 
 MOST_LISTED = 10_000
@@ -63,6 +64,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     show_full_result_count = False
     paginator = BoundedPaginator
     actions: Any = ()
+    empty_value_display = NOTHING
     list_defer: Sequence[str] = ()
     """Columns that the list does not show."""
     run_lookup = ""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
 import django
+from django.contrib import admin
 from django.db.models import Model
 from django.template.loader import render_to_string
 from django.urls import reverse
@@ -15,7 +17,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from baton.explain.words import number
+from baton.explain.words import clock, number
 from baton.states import RunState, StepState
 
 MOST_CHARACTERS = 20_000
@@ -66,6 +68,23 @@ def _parts(states: Mapping[str, int], total: int) -> Iterable[tuple[str, str, st
         at += width * scale
 
 
+def time(model: type[Model], field: str) -> Callable[[Any], Any]:
+    """A column that shows a time to the second, in the current time zone."""
+
+    @admin.display(description=model._meta.get_field(field).verbose_name, ordering=field)  # type: ignore[union-attr] # noqa: SLF001
+    def shown(row: Any) -> Any:
+        return moment(getattr(row, field))
+
+    return shown
+
+
+def moment(value: datetime | None) -> Any:
+    """A time to the second, in the current time zone."""
+    if value is None:
+        return NOTHING
+    return format_html('<time class="baton b-time" datetime="{}">{}</time>', value.isoformat(), clock(value))
+
+
 def code(text: str) -> SafeString:
     """Text as it is, cut where it is huge."""
     # What rows may hold and no page can: halves of surrogate pairs.
@@ -114,6 +133,11 @@ def list_of(model: type[Model], **lookups: Any) -> str:
     """The address of a list under filters."""
     address = reverse(f"admin:baton_{model._meta.model_name}_changelist")  # noqa: SLF001 - Django's own name
     return f"{address}?{urlencode(lookups)}" if lookups else address
+
+
+def wrapped(text: str) -> Any:
+    """Text that breaks where it must, or nothing."""
+    return format_html('<span class="baton b-wraps">{}</span>', text) if text else NOTHING
 
 
 def joined(parts: Sequence[Any]) -> SafeString:

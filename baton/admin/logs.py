@@ -19,7 +19,7 @@ from baton.models import DebugLog
 class DebugLogAdmin(ReadOnlyAdmin):
     """Captured calls. They need ``baton.view_debuglog``; no other page shows any of them."""
 
-    list_display = ("created_at", "model", "provider", "node_link", "run_link", "attempt", "took")
+    list_display = ("created", "model", "provider", "node_link", "run_link", "attempt", "took")
     list_filter = ("created_at",)
     list_defer = ("request", "response", "upstream", "run__meta", *(f"node__{name}" for name in (
         "args", "refs", "options", "result_json", "error", "attempt_log", "progress",
@@ -30,9 +30,11 @@ class DebugLogAdmin(ReadOnlyAdmin):
     run_lookup = "run_id"
     ordering = ("-created_at",)
     fields = (
-        "run_link", "node_link", "attempt", "key", "provider", "model", "took", "created_at",
+        "run_link", "node_link", "attempt", "key", "provider", "model", "took", "created",
         "request_shown", "response_shown", "upstream_shown",
     )  # fmt: skip
+
+    created = staticmethod(display.time(DebugLog, "created_at"))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """With run and step, whose names both pages show."""

@@ -20,7 +20,7 @@ from baton.models import Completion, QueueSighting
 class CompletionAdmin(ReadOnlyAdmin):
     """Endings."""
 
-    list_display = ("run_link", "round", "outcome_shown", "steps_shown", "finished_at", "announced_at")
+    list_display = ("run_link", "round", "outcome_shown", "steps_shown", "finished", "announced")
     list_display_links = ("round",)
     list_filter = ("outcome", "finished_at")
     list_defer = ("failed_steps", "run__meta")
@@ -30,8 +30,11 @@ class CompletionAdmin(ReadOnlyAdmin):
     run_lookup = "run_id"
     ordering = ("-id",)
     fields = (
-        "run_link", "round", "outcome_shown", "steps_shown", "failed_shown", "finished_at", "announced_at",
+        "run_link", "round", "outcome_shown", "steps_shown", "failed_shown", "finished", "announced",
     )  # fmt: skip
+
+    finished = staticmethod(display.time(Completion, "finished_at"))
+    announced = staticmethod(display.time(Completion, "announced_at"))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """With the runs, whose names both pages show."""
@@ -63,13 +66,14 @@ class CompletionAdmin(ReadOnlyAdmin):
 class QueueSightingAdmin(ReadOnlyAdmin):
     """Who serves a queue."""
 
-    list_display = ("queue", "host", "worker", "seen_at", "age", "clock_offset")
+    list_display = ("queue", "host", "worker", "seen", "age", "clock_offset")
     list_filter = ("queue", "seen_at")
     search_fields = ("queue", "host")
     ordering = ("queue", "host")
-    fields = ("queue", "host", "worker", "seen_at", "age", "clock_offset")
+    fields = ("queue", "host", "worker", "seen", "age", "clock_offset")
+    seen = staticmethod(display.time(QueueSighting, "seen_at"))
 
-    @admin.display(description=_("seen"))
+    @admin.display(description=_("age"))
     def age(self, sighting: QueueSighting) -> str:
         """How long ago that was."""
         return str(_("{time} ago")).format(time=between(sighting.seen_at, timezone.now()))

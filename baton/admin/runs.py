@@ -28,7 +28,7 @@ from baton.states import FAILED, RunState, StepState
 class WorkflowRunAdmin(ReadOnlyAdmin):
     """Runs."""
 
-    list_display = ("name_shown", "state_shown", "progress_shown", "inserted_at", "took", "trouble")
+    list_display = ("name_shown", "state_shown", "progress_shown", "inserted", "took", "trouble")
     list_filter = ("state", NameFilter, "inserted_at")
     list_defer = ("meta",)
     search_fields = ("name", "key")
@@ -37,11 +37,16 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
     ordering = ("-inserted_at", "-id")
     actions = ("cancel_runs", "retry_runs")
     fieldsets = (
-        (None, {"fields": ("state_shown", "progress_shown", "steps_by_state", "inserted_at", "finished_at", "took")}),
+        (
+            None,
+            {"fields": ("state_shown", "progress_shown", "steps_by_state", "inserted", "finished", "took", "endings")},
+        ),
         (_("Identity"), {"fields": ("id", "name", "key", "round", "meta_shown")}),
-        (_("Endings"), {"fields": ("endings",)}),
         (_("Options"), {"fields": ("ignore_discarded", "ignore_cancelled", "debug", "trace")}),
     )
+
+    inserted = staticmethod(display.time(WorkflowRun, "inserted_at"))
+    finished = staticmethod(display.time(WorkflowRun, "finished_at"))
 
     def has_control_permission(self, request: HttpRequest) -> bool:
         """Who may cancel and retry."""
@@ -122,11 +127,10 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
         return between(run.inserted_at, run.finished_at or timezone.now())
 
     @admin.display(description=_("what went wrong"))
-    def trouble(self, run: WorkflowRun) -> str:
+    def trouble(self, run: WorkflowRun) -> Any:
         """The first failure, or why it was cancelled."""
-        if run.state == RunState.CANCELLED:
-            return first_line(run.cancel_reason)
-        return str(vars(run).get("admin_failure", ""))
+        is_cancelled = run.state == RunState.CANCELLED
+        return display.wrapped(first_line(run.cancel_reason) if is_cancelled else vars(run).get("admin_failure", ""))
 
     @admin.display(description=_("steps"))
     def steps_by_state(self, run: WorkflowRun) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count, Max, QuerySet
+from django.db.models import Case, Count, Max, QuerySet, When
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
@@ -22,11 +22,11 @@ from baton.admin.filters import ErrorKeyFilter, QueueFilter
 from baton.conf import get_settings
 from baton.explain.words import between, first_line, number
 from baton.models import DebugLog, WorkflowNode, WorkflowRun
-from baton.states import AttemptOutcome
+from baton.states import FAILED, AttemptOutcome
 
 _MOST_LINKS = 50
 _MOST_FAILURES = 100
-_WINDOWS = {"1": _("24 hours"), "7": _("7 days"), "30": _("30 days"), "": _("any time")}
+_WINDOWS = {"1": _("last 24 hours"), "7": _("last 7 days"), "30": _("last 30 days"), "": _("all")}
 _USUAL_WINDOW = "7"
 
 
@@ -34,13 +34,20 @@ _USUAL_WINDOW = "7"
 class WorkflowNodeAdmin(ReadOnlyAdmin):
     """Steps."""
 
-    list_display = ("name", "run_link", "state_shown", "attempts_shown", "queue", "started_at", "took", "error_shown")
+    list_display = ("name", "run_link", "state_shown", "attempts_shown", "queue", "started", "took", "error_shown")
     list_filter = ("state", QueueFilter, ErrorKeyFilter, "settled_at")
     list_defer = ("args", "refs", "options", "result_json", "attempt_log", "progress", "run__meta")
     list_select_related = ("run",)
     search_fields = ("name", "step", "error")
     search_help_text = _("The beginning of a run's id, or a part of a name, a function or an error")
     run_lookup = "run_id"
+
+    not_before_at = staticmethod(display.time(WorkflowNode, "not_before"))
+    due = staticmethod(display.time(WorkflowNode, "due_at"))
+    queued = staticmethod(display.time(WorkflowNode, "queued_at"))
+    started = staticmethod(display.time(WorkflowNode, "started_at"))
+    settled = staticmethod(display.time(WorkflowNode, "settled_at"))
+    leased = staticmethod(display.time(WorkflowNode, "lease_until"))
 
     def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
         """The newest first; the steps of one run in topological order."""
@@ -61,10 +68,10 @@ class WorkflowNodeAdmin(ReadOnlyAdmin):
         parts: list[tuple[Any, list[str], bool]] = [
             (None, ["run_link", "state_shown", "attempts_shown", "worker", "queue", "priority", "step"], True),
             (_("Error"), ["whole_error", "failures_link"], bool(node.error)),
-            (_("Depends on"), ["dependencies", "dependents"], True),
+            (_("Neighbours"), ["dependencies", "dependents"], True),
             (
                 _("Times"),
-                ["not_before", "due_at", "queued_at", "started_at", "settled_at", "took", "lease_until"],
+                ["not_before_at", "due", "queued", "started", "settled", "took", "leased"],
                 True,
             ),
             (_("Executions"), ["executions"], bool(node.attempts)),
@@ -110,7 +117,12 @@ class WorkflowNodeAdmin(ReadOnlyAdmin):
             "media": self.media,
             "title": _("Failures by kind of error"),
             "groups": [
-                {**group, "url": display.list_of(WorkflowNode, error_key=group["error_key"])} for group in groups
+                {
+                    **group,
+                    "url": display.list_of(WorkflowNode, error_key=group["error_key"]),
+                    "newest": display.moment(group["newest"]),
+                }
+                for group in groups
             ],
             "has_list_breadcrumbs": display.HAS_LIST_BREADCRUMBS,
             "most": _MOST_FAILURES,
@@ -143,9 +155,9 @@ class WorkflowNodeAdmin(ReadOnlyAdmin):
         return between(node.started_at, node.settled_at or timezone.now()) if _has_run(node) else display.NOTHING
 
     @admin.display(description=_("error"), ordering="error_key")
-    def error_shown(self, node: WorkflowNode) -> str:
+    def error_shown(self, node: WorkflowNode) -> Any:
         """The first line of the error."""
-        return first_line(node.error)
+        return display.wrapped(first_line(node.error))
 
     # The page of a step -----------------------------------------------------------------------------------------------
 
@@ -222,7 +234,8 @@ def _has_run(node: WorkflowNode) -> bool:
 
 def _neighbours(node: WorkflowNode) -> QuerySet[WorkflowNode]:
     rows = WorkflowNode.objects.using(node._state.db).filter(run_id=node.run_id)  # noqa: SLF001 - its own alias
-    return rows.order_by("id").only("id", "name", "state")
+    worst_first = Case(When(state__in=FAILED, then=0), When(settled_at__isnull=True, then=1), default=2)
+    return rows.order_by(worst_first, "id").only("id", "name", "state")
 
 
 def _linked(rows: QuerySet[WorkflowNode], total: int) -> Any:
@@ -245,9 +258,8 @@ def _execution(entry: dict[str, Any]) -> dict[str, Any]:
     outcome = entry.get("outcome") or ""
     return {
         **entry,
-        "queued_at": _parsed(entry.get("queued_at")),
-        "started_at": started,
-        "ended_at": ended,
+        "queued_at": display.moment(_parsed(entry.get("queued_at"))),
+        "started_at": display.moment(started),
         "took": between(started, ended or timezone.now()),
         "outcome": dict(AttemptOutcome.choices).get(outcome, outcome) or _now("executing"),
     }

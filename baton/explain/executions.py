@@ -66,14 +66,23 @@ def failed_attempt(node: WorkflowNode) -> str:
     return closed(text.format(attempt=count, most=most, error=error))
 
 
-def history(node: WorkflowNode, *, but_last: bool) -> str:
+def failed_alike(node: WorkflowNode) -> bool:
+    """True when all attempts ended with the same error, which the last has told."""
+    kinds = {(entry.get("outcome"), error_class(entry.get("error"))) for entry in executions(node)}
+    return len(kinds) == 1 and kinds <= {(AttemptOutcome.FAILED, error_class(node.error))}
+
+
+def history(node: WorkflowNode, *, but_last: bool, only_rounds: bool = False) -> str:
     """A sentence on the failed attempts so far, or nothing where there were none.
 
     Args:
         node: The step.
         but_last: Leave the newest execution out, which was told already.
+        only_rounds: Leave all of this round out.
     """
     entries = executions(node)
+    if only_rounds:
+        return _earlier_rounds(node)
     if but_last:
         entries = entries[:-1]
     failures = [entry for entry in entries if entry.get("outcome") in _FAILURES]

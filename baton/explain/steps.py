@@ -12,7 +12,7 @@ from django.utils.translation import ngettext
 
 from baton.conf import get_settings
 from baton.explain.cancels import BY_RUN, read_dependency, read_reason
-from baton.explain.executions import failed_attempt, history, last_execution
+from baton.explain.executions import failed_alike, failed_attempt, history, last_execution
 from baton.explain.facts import UNSERVED_SECONDS, Service, Wait, heartbeat_at, look_for_sweep, read_beside, who_serves
 from baton.explain.words import between, clock, closed, duration, first_line, listed, number, paragraph
 from baton.models import WorkflowEdge, WorkflowNode
@@ -331,7 +331,9 @@ def _completed(look: _Look) -> str:
 
 
 def _discarded(look: _Look) -> str:
-    return paragraph(how_discarded(look.node), history(look.node, but_last=look.node.attempt <= 1))
+    node = look.node
+    is_alike = failed_alike(node)
+    return paragraph(how_discarded(node), history(node, but_last=node.attempt <= 1, only_rounds=is_alike))
 
 
 def how_discarded(node: WorkflowNode) -> str:

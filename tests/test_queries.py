@@ -399,7 +399,7 @@ MANY_RUNS = f"""
         changed_at, started_at, fan_group)
     SELECT 10000000 + n, md5((1 + (n - 1) / 2)::text)::uuid, 's' || n % 2, 'tests.steps.nothing', 'completed', 1, 5,
         'default', 0, 0, 0, 0, false, false, '{{}}', '[]', '{{}}', false, NULL, now(), now(), now(), ''
-    FROM generate_series(1, {2 * RUNS}) n;
+    FROM generate_series(1, {RUNS // 5}) n;
 
     ANALYZE baton_workflowrun, baton_workflownode;
 """

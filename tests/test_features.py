@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-BUILT = {*range(1, 59), 64, 65, 68, 69, 77, 78, 95, 111, 112}
+BUILT = {*range(1, 59), *range(64, 79), 95, 111, 112}
 
 GATE, SETTLE, BODY = "tests.engine.test_gate", "tests.engine.test_settle", "tests.engine.test_body"
 RETRY = "tests.engine.test_retry"
@@ -17,6 +17,7 @@ WORKERS, LOST, BACKOFF = "tests.engine.test_workers", "tests.engine.test_lost_wo
 FINISH, TELEMETRY, ENDINGS = "tests.engine.test_finish", "tests.test_telemetry", "tests.races.test_endings"
 WORKFLOW, RESULTS, SWEEP = "tests.test_workflow", "tests.test_results", "tests.sweep.test_sweep"
 QUERIES = "tests.test_queries"
+PASSES, FORMS, RETENTION = "tests.sweep.test_passes", "tests.sweep.test_forms", "tests.sweep.test_retention"
 
 FEATURES: dict[int, list[str]] = {
     1: [f"{WORKFLOW}.test_diamond_by_chained_add_builds_and_insert_writes_four_steps"],
@@ -129,11 +130,34 @@ FEATURES: dict[int, list[str]] = {
         "tests.test_docs.test_reference_names_the_keys_of_each_signal_and_no_others",
     ],
     65: [f"{TELEMETRY}.test_failure_that_nobody_announced_is_announced_by_the_first_of_two_sweeps"],
+    66: [
+        f"{PASSES}.test_pass_is_announced_when_it_begins_and_when_it_ends_with_its_duration_and_its_report",
+        f"{PASSES}.test_part_that_raises_is_announced_the_others_run_and_so_does_the_next_sweep",
+    ],
+    67: [
+        f"{PASSES}.test_steps_rescued_names_each_step_that_was_taken_and_no_other",
+        f"{RETENTION}.test_rows_pruned_says_how_many_rows_of_which_tables_went",
+    ],
     68: [f"{TELEMETRY}.test_one_failure_is_one_line_one_rescue_another_and_after_detach_there_is_none"],
     69: [
         f"{TELEMETRY}.test_receiver_that_raises_harms_neither_the_run_nor_other_receivers",
         f"{TELEMETRY}.test_receiver_that_raises_harms_neither_a_sweep_nor_other_receivers",
     ],
+    70: [
+        f"{FORMS}.test_command_makes_a_pass",
+        f"{FORMS}.test_resident_form_makes_pass_after_pass",
+        f"{FORMS}.test_schedule_of_django_q2_makes_its_workers_sweep",
+        f"{SWEEP}.test_schedule_is_kept_once_as_the_setting_says",
+    ],
+    71: [f"{SWEEP}.test_waiter_whose_dependency_s_row_is_gone_is_cancelled_also_with_ignore_flags"],
+    72: [f"{SWEEP}.test_ready_step_whose_bell_was_lost_is_rung_for_once_it_has_waited"],
+    73: [f"{SWEEP}.test_of_two_concurrent_sweeps_one_works_and_the_other_is_busy"],
+    74: [
+        f"{RETENTION}.test_nothing_is_deleted_unless_it_is_asked_for",
+        f"{RETENTION}.test_at_most_the_limit_of_rows_of_a_table_goes_in_a_pass_the_oldest_first_and_never_a_part_of_a_run",
+    ],
+    75: [f"{RETENTION}.test_running_run_with_old_completed_steps_keeps_all_its_rows"],
+    76: [f"{RETENTION}.test_old_debug_logs_of_a_live_run_go_and_newer_stay"],
     77: [f"{QUERIES}.test_steps_of_a_run_have_the_keys_of_the_step_event_in_topological_order"],
     78: [
         f"{QUERIES}.test_list_of_runs_counts_their_steps_and_filters_by_state_in_constant_queries",

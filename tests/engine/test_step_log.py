@@ -11,6 +11,7 @@ from django.test.utils import CaptureQueriesContext
 
 from baton import Workflow
 from baton.engine.runner import answer_bell
+from baton.engine.step_log import LineBuffer
 from baton.models import StepLog, WorkflowNode, WorkflowRun
 from baton.sweep import sweep
 from baton.testing import drain, perform
@@ -305,6 +306,19 @@ def test_log_whose_table_is_locked_does_not_hold_up_the_step(caplog):
         other.close()
     (record,) = (record for record in caplog.records if record.getMessage().startswith("The log of"))
     assert "lock timeout" in str(record.exc_info[1])
+
+
+def test_heartbeat_does_not_wait_for_an_execution_that_is_writing_its_log():
+    node = Workflow("x").add("a", steps.nothing).insert().steps["a"]
+    lines = LineBuffer({"step_name": "a", "attempt": 1, "node_id": node.pk}, fence=1)
+    lines.add("INFO", "line")
+
+    with lines._turn:
+        lines.write(connection, patiently=False)
+    assert node.logs == []
+    lines.write(connection, patiently=False)
+
+    assert messages(WorkflowNode.objects.get()) == ["line"]
 
 
 @pytest.mark.postgres

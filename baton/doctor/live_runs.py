@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
@@ -18,6 +19,7 @@ from baton.values import encode
 
 STUCK_SECONDS = 60.0
 _LOOK_AT_MOST = 1000
+_LOOKS, _PAUSE = 20, 0.1
 _SWEEP_NOW = "A sweep mends it; then see why none did: python manage.py baton_sweep"
 
 
@@ -49,7 +51,7 @@ def look_at_ready_steps(visit: Visit) -> Iterator[Finding]:
                 f"{counted(count, 'step')} of queue {queue!r} {_wait(count)} for a free worker, one for {waited}.",
                 fix="More workers shorten the wait.",
             )
-        elif queue in visit.answered:
+        elif queue in visit.answered and _stays_ready(visit, queue, since):
             yield error(
                 "steps-stuck",
                 f"{counted(count, 'step')} of queue {queue!r} {_is(count)} ready, one for {waited}, "
@@ -85,6 +87,17 @@ def look_at_left_overs(visit: Visit) -> Iterator[Finding]:
             f"{counted(count, 'ending')} {_is(count)} noted and not announced: whoever waits for the event waits.",
             fix=_SWEEP_NOW,
         )
+
+
+def _stays_ready(visit: Visit, queue: str, since: datetime) -> bool:
+    """Whether nobody takes it for a moment: a cluster that has just started may be on its way to it."""
+    for _ in range(_LOOKS):
+        if queue in visit.at_work():
+            return False
+        if not WorkflowNode.objects.using(visit.alias).ready().filter(queue=queue, queued_at__lte=since).exists():
+            return False
+        time.sleep(_PAUSE)
+    return True
 
 
 def _unfinished(visit: Visit, before: datetime) -> list[str]:

@@ -92,7 +92,7 @@ def _wait_for_answers(visit: Visit, queues: set[str], *, since: datetime) -> Non
     while True:
         sightings = QueueSighting.objects.using(visit.alias).filter(seen_at__gte=since)
         visit.answered |= queues.intersection(sightings.values_list("queue", flat=True))
-        visit.busy |= queues & _at_work(visit)
+        visit.busy |= queues & visit.at_work()
         missing = queues - visit.answered - visit.busy
         waited = time.monotonic() - started
         if not missing or waited >= visit.wait:
@@ -101,15 +101,6 @@ def _wait_for_answers(visit: Visit, queues: set[str], *, since: datetime) -> Non
             told = True
             visit.tell(f"Waiting up to {visit.wait:g} s for a worker of {', '.join(sorted(missing))} to answer ...")
         time.sleep(min(_PAUSE, visit.wait - waited))
-
-
-def _at_work(visit: Visit) -> set[str]:
-    """Queues in which somebody has renewed a lease lately; a dead worker's is older, or soon will be."""
-    settings = visit.settings
-    fresh = max(0.0, settings.lease_seconds - 1.5 * settings.heartbeat_interval)
-    until = read_clock(visit.connection).at + timedelta(seconds=fresh)
-    nodes = WorkflowNode.objects.using(visit.alias).filter(lease_until__isnull=False, lease_until__gt=until)
-    return set(nodes.order_by().values_list("queue", flat=True).distinct())
 
 
 def _unserved(visit: Visit, queue: str, unsettled: int, seen_at: datetime | None) -> Finding:

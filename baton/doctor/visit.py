@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 
 from django.db import connections
@@ -12,6 +12,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from baton.conf import Settings, get_settings
 from baton.engine.clock import read_clock
+from baton.models import WorkflowNode
 
 
 @dataclass(kw_only=True)
@@ -47,6 +48,13 @@ class Visit:
     def now(self) -> datetime:
         """The database's time at the beginning."""
         return read_clock(self.connection).at
+
+    def at_work(self) -> set[str]:
+        """Queues in which somebody has renewed a lease lately; a dead worker's is older, or soon will be."""
+        fresh = max(0.0, self.settings.lease_seconds - 1.5 * self.settings.heartbeat_interval)
+        until = read_clock(self.connection).at + timedelta(seconds=fresh)
+        nodes = WorkflowNode.objects.using(self.alias).filter(lease_until__isnull=False, lease_until__gt=until)
+        return set(nodes.order_by().values_list("queue", flat=True).distinct())
 
     @property
     def sweep_is_late_after(self) -> float:

@@ -100,7 +100,7 @@ def runs(  # noqa: PLR0917 - fixed in the API's contract
     limit: int = 50,
     after: str | None = None,
 ) -> RunPage:
-    """A page of the runs that pass every filter, newest first, in three queries.
+    """A page of the runs that pass every filter, newest first, in three queries at most.
 
     Args:
         state: Runs in this state, or in one of these.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -75,7 +76,7 @@ def retry_run(run_id: UUID, *, from_step: str | None = None, dry_run: bool = Fal
     connection = connections[get_settings().database]
     if not dry_run:
         _end_round(connection, run_id)
-    with transaction.atomic(using=connection.alias):
+    with nullcontext() if dry_run else transaction.atomic(using=connection.alias):
         runs = WorkflowRun.objects.using(connection.alias)
         # Whoever retries holds the run; of a settled run nobody else writes anything.
         run = (runs if dry_run else runs.select_for_update()).get(pk=run_id)

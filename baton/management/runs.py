@@ -22,7 +22,7 @@ class RunLookupError(CommandError):
 
     Attributes:
         prefix: What was given.
-        matches: The runs whose ids begin so, newest first, at most eleven.
+        matches: The runs whose ids begin so, at most eleven.
     """
 
     def __init__(self, prefix: str, matches: Sequence[WorkflowRun] = ()) -> None:
@@ -52,10 +52,10 @@ def find_run(prefix: str) -> WorkflowRun:
     Raises:
         RunLookupError: There is none, or more than one.
     """
-    # A range of the primary key, which every database reads from its index, whether it stores ids as such or as text.
+    # A range of the primary key, in its order: every database reads that from the index, also where ids are text.
     first, last = UUID(prefix.ljust(_DIGITS_OF_A_UUID, "0")), UUID(prefix.ljust(_DIGITS_OF_A_UUID, "f"))
     runs = WorkflowRun.objects.using(get_settings().database).filter(pk__gte=first, pk__lte=last)
-    matches = list(runs.order_by("-inserted_at")[: _SHOWN + 1])
+    matches = list(runs.order_by("pk")[: _SHOWN + 1])
     if len(matches) != 1:
         raise RunLookupError(prefix, matches)
     return matches[0]

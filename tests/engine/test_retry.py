@@ -432,6 +432,34 @@ def test_retry_in_a_transaction_that_rolls_back_is_no_retry(told, bodies):
     assert bodies("a") == [1]
 
 
+def test_of_two_retries_in_two_threads_one_begins_the_round_and_the_other_is_told_that_the_run_runs(told):
+    runs = [drain(Workflow("x").add("a", told(Act.DISCARD)).insert()) for _ in range(20)]
+    start = threading.Barrier(2)
+    answers: list[str] = []
+
+    def retry_all() -> None:
+        try:
+            for run in WorkflowRun.objects.order_by("pk"):
+                start.wait(timeout=20)
+                try:
+                    run.retry()
+                except RunNotSettledError:
+                    answers.append("refused")
+                else:
+                    answers.append("begun")
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=retry_all) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert (answers.count("begun"), answers.count("refused")) == (len(runs), len(runs))
+    assert set(WorkflowRun.objects.values_list("state", "round")) == {("running", 2)}
+
+
 # What the first round has left ----------------------------------------------------------------------------------------
 
 

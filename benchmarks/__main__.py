@@ -21,10 +21,10 @@ from benchmarks import report
 from benchmarks.cluster import ROOT
 from benchmarks.environment import DATABASE_VARIABLE
 from scripts import watchdog
-from scripts.services import Postgres
+from scripts.services import Postgres, Valkey
 
 PARTS = {
-    "postgresql": ("W1", "W2", "W3", "W4", "W5", "URGENT", "PLAIN", "SLOPE"),
+    "postgresql": ("W1", "W2", "W3", "W4", "W5", "URGENT", "PLAIN", "EVENTS", "SLOPE"),
     "sqlite": ("W2", "W3", "LOCKED"),
 }
 STOP_SECONDS = 30.0
@@ -89,15 +89,16 @@ def measure(vendor: str, options: argparse.Namespace, folder: Path) -> dict[str,
             url = stack.enter_context(Postgres(durable=True)).url
         else:
             url = f"sqlite://{folder / 'bench.sqlite3'}"
-        run_session(url, ",".join(options.parts[vendor]), options, folder)
+        layer = stack.enter_context(Valkey()).url if "EVENTS" in options.parts[vendor] else ""
+        run_session(url, ",".join(options.parts[vendor]), options, folder, layer=layer)
     found: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     return found
 
 
-def run_session(url: str, parts: str, options: argparse.Namespace, folder: Path) -> None:
+def run_session(url: str, parts: str, options: argparse.Namespace, folder: Path, *, layer: str) -> None:
     """Run ``benchmarks.measure``; whatever ends us, it is asked to stop and waited for."""
     command = [sys.executable, "-m", "benchmarks.measure", "--folder", str(folder), "--parts", parts]
-    command += ["--repeat", str(options.repeat), "--prefetch", str(options.prefetch)]
+    command += ["--repeat", str(options.repeat), "--prefetch", str(options.prefetch), "--layer", layer]
     environment = {**os.environ, DATABASE_VARIABLE: url}
     with subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True) as process:
         watchdog.watch(process, stop_with=signal.SIGTERM, folder=folder.parent)

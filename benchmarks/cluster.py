@@ -16,7 +16,7 @@ from typing import Any, Self
 import psutil
 from django.db import connection
 
-from benchmarks.environment import Q_CLUSTER_VARIABLE, RAW_VARIABLE
+from benchmarks.environment import LAYER_VARIABLE, Q_CLUSTER_VARIABLE, RAW_VARIABLE
 from scripts import watchdog
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,10 +27,15 @@ PSS_SECONDS = 0.25
 class Cluster:
     """One ``qcluster``, for the length of a ``with`` block."""
 
-    def __init__(self, q_cluster: dict[str, Any], *, log: Path, raw: bool = False) -> None:
+    def __init__(self, q_cluster: dict[str, Any], *, log: Path, raw: bool = False, layer: str = "") -> None:
         self.q_cluster = q_cluster
         self.log = log
-        self.environment = {**os.environ, Q_CLUSTER_VARIABLE: json.dumps(q_cluster), RAW_VARIABLE: "1" if raw else ""}
+        self.environment = {
+            **os.environ,
+            Q_CLUSTER_VARIABLE: json.dumps(q_cluster),
+            RAW_VARIABLE: "1" if raw else "",
+            LAYER_VARIABLE: layer,
+        }
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:

@@ -8,6 +8,8 @@ DATABASE_VARIABLE = "BATON_BENCH_DATABASE"
 """The database as a URL: ``postgresql://…`` or ``sqlite:///path``."""
 Q_CLUSTER_VARIABLE = "BATON_BENCH_Q_CLUSTER"
 """``Q_CLUSTER`` as JSON."""
+LAYER_VARIABLE = "BATON_BENCH_LAYER"
+"""The address of the Redis or Valkey that is the channel layer; empty where there is none."""
 RAW_VARIABLE = "BATON_BENCH_RAW"
 """Not empty where Baton is not installed."""
 

@@ -34,7 +34,9 @@ Measured = Callable[[], Figures]
 class Session:
     """One database, a number of repetitions, one side after the other."""
 
-    def __init__(self, *, folder: Path, parts: Sequence[str], repeat: int, sizes: Sizes, prefetch: int) -> None:
+    def __init__(
+        self, *, folder: Path, parts: Sequence[str], repeat: int, sizes: Sizes, prefetch: int, layer: str
+    ) -> None:
         self.folder = folder
         self.parts = parts
         self.repeat = repeat
@@ -44,6 +46,7 @@ class Session:
         self.raw_settings = TUNED
         self.chain_settings = TUNED | {"save_limit": 0}
         self.baton_settings = with_prefetch(prefetch)
+        self.layer = layer
         self.label = ""
 
     def run(self) -> dict[str, Any]:
@@ -143,6 +146,46 @@ class Session:
             clean()
         if "LOCKED" in self.parts:
             figures |= self.measured("four workers", self.measure_four_workers)
+        if "EVENTS" in self.parts:
+            figures |= self.measure_events()
+        return figures
+
+    def measure_events(self) -> Figures:
+        """Measure what it costs to send events to somebody who listens, beside the same without a channel layer."""
+        from benchmarks import workflows  # noqa: PLC0415 - needs a configured Django
+        from benchmarks.listener import Listener  # noqa: PLC0415 - needs a configured Django
+
+        def silent() -> Figures:
+            with self.cluster("baton", self.baton_settings) as cluster:
+                workflows.warm_up(cluster)
+                wide = workflows.fan_in(cluster, self.sizes)
+                workflows.wait_for_bells(cluster)
+                return {
+                    "silent_w3_rate": wide["w3_rate"],
+                    **_renamed(workflows.diamonds(cluster, self.sizes), "silent"),
+                }
+
+        def heard() -> Figures:
+            with self.cluster("baton", self.baton_settings, layer=self.layer) as cluster:
+                workflows.warm_up(cluster)
+                with Listener(self.layer, self.folder) as listener:
+                    wide = workflows.fan_in(cluster, self.sizes)
+                    workflows.wait_for_bells(cluster)
+                    messages = listener.messages_of(runs=1, steps=self.sizes.width + 2)
+                    narrow = workflows.diamonds(cluster, self.sizes)
+                    listener.messages_of(runs=self.sizes.diamonds, steps=4 * self.sizes.diamonds)
+                return {
+                    "heard_w3_rate": wide["w3_rate"],
+                    "heard_w3_cpu_ms": wide["w3_cpu_ms"],
+                    "heard_w3_messages": messages,
+                    **_renamed(narrow, "heard"),
+                }
+
+        sides = [("W3, W2, no layer", silent), ("W3, W2, Redis", heard)]
+        self.random_source.shuffle(sides)
+        figures: Figures = {}
+        for what, measure in sides:
+            figures |= self.measured(what, measure)
         return figures
 
     def measure_four_workers(self) -> Figures:
@@ -176,12 +219,12 @@ class Session:
         return shapes
 
     @contextlib.contextmanager
-    def cluster(self, name: str, q_cluster: dict[str, Any]) -> Iterator[Cluster]:
+    def cluster(self, name: str, q_cluster: dict[str, Any], *, layer: str = "") -> Iterator[Cluster]:
         """Run a cluster on empty tables; complain about whatever it complained about."""
         clean()
         log = self.folder / f"{name}.log"
         log.unlink(missing_ok=True)
-        with Cluster(q_cluster, log=log, raw=name == "raw") as cluster:
+        with Cluster(q_cluster, log=log, raw=name == "raw", layer=layer) as cluster:
             yield cluster
             complaints = [line for line in log.read_text(errors="replace").splitlines() if _is_complaint(line)]
             if complaints:
@@ -232,6 +275,10 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def _renamed(figures: Figures, side: str) -> Figures:
+    return {f"{side}_{name}": figures[name] for name in ("w2_rate", "w2_cpu_ms")}
+
+
 def _is_complaint(line: str) -> bool:
     return "Traceback" in line or " ERROR " in line or " CRITICAL " in line or "database is locked" in line
 
@@ -243,6 +290,7 @@ def main() -> None:
     parser.add_argument("--parts", required=True)
     parser.add_argument("--repeat", type=int, required=True)
     parser.add_argument("--prefetch", type=int, required=True)
+    parser.add_argument("--layer", required=True)
     options = parser.parse_args()
     # The command asks us to stop in order, so that no cluster stays behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -255,6 +303,7 @@ def main() -> None:
         repeat=options.repeat,
         sizes=Sizes(),
         prefetch=options.prefetch,
+        layer=options.layer,
     )
     machine = describe_machine()
     try:

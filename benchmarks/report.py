@@ -78,6 +78,14 @@ POSTGRESQL_TARGETS = (
     ),
     Target(label="urgent step behind 300 ready", value="urgent_ms", unit="ms", must=100, aim=30),
     Target(label="plain task while 200 are ready, p50", value="plain_ms", unit="ms", must=600, aim=350),
+    Target(
+        label="W3, events over Redis; beside: none",
+        value="heard_w3_rate",
+        unit="steps/s",
+        compared_with="silent_w3_rate",
+        way=AT_LEAST,
+        must=0.9,
+    ),
     Target(label="memory of the cluster in W3", value="w3_memory", unit="MiB", compared_with="floor_memory", must=1.1),
 )
 
@@ -110,6 +118,12 @@ _BESIDES = {
     "w3_server_ms": "W3, CPU of PostgreSQL, ms a step",
     "w3_writes": "W3, writing transactions a step",
     "w3_messages": "W3, messages of django-q2",
+    "heard_w3_messages": "W3, messages with events to one listener",
+    "heard_w3_cpu_ms": "W3, CPU of the cluster with events, ms a step",
+    "silent_w2_rate": "W2 without a channel layer, steps/s",
+    "heard_w2_rate": "W2 with events over Redis, steps/s",
+    "silent_w2_cpu_ms": "W2, CPU of the cluster without a layer, ms a step",
+    "heard_w2_cpu_ms": "W2, CPU of the cluster with events, ms a step",
     "urgent_p50_ms": "urgent step, p50 of a repetition, ms",
     "plain_max_ms": "plain task, slowest of a repetition, ms",
     "four_w2_rate": "W2 with 4 workers, steps/s",

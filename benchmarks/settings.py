@@ -7,7 +7,7 @@ import os
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from benchmarks.environment import DATABASE_VARIABLE, Q_CLUSTER_VARIABLE, RAW_VARIABLE
+from benchmarks.environment import DATABASE_VARIABLE, LAYER_VARIABLE, Q_CLUSTER_VARIABLE, RAW_VARIABLE
 
 
 def database_from(url: str) -> dict[str, Any]:
@@ -47,3 +47,12 @@ if not os.environ.get(RAW_VARIABLE):
     INSTALLED_APPS += ["baton", "benchmarks"]
 
 Q_CLUSTER: dict[str, Any] = json.loads(os.environ[Q_CLUSTER_VARIABLE])
+
+CHANNEL_LAYERS: dict[str, Any] = {}
+if url := os.environ.get(LAYER_VARIABLE):
+    CHANNEL_LAYERS["default"] = {
+        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        # By default redis-py 8 gives up after as many seconds as a listener waits for its next message, and the layer
+        # drops what is more than a hundred messages ahead of the listener.
+        "CONFIG": {"hosts": [{"address": url, "socket_timeout": None}], "capacity": 10_000},
+    }

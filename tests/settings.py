@@ -1,8 +1,8 @@
 """A project with Baton in it, on the database and the broker that the environment asks for.
 
 `BATON_TEST_DB` is `sqlite` or `postgres`, `BATON_TEST_BROKER` is `orm` or `redis`. Processes that tests start beside
-pytest use these settings too: `BATON_TEST_DB_NAME` leads them to the test database, and the two `..._SETTING` variables
-hold JSON that is laid over `Q_CLUSTER` and `BATON`.
+pytest use these settings too: `BATON_TEST_DB_NAME` leads them to the test database, two `..._SETTING` variables hold
+JSON that is laid over `Q_CLUSTER` and `BATON`, and a third is `CHANNEL_LAYERS`.
 """
 
 from __future__ import annotations
@@ -83,6 +83,9 @@ BATON: dict[str, Any] = {
     **({"SWEEP_RESIDENT": True} if BROKER == "redis" else {}),
     **json.loads(os.environ.get("BATON_TEST_BATON_SETTING", "{}")),
 }
+
+# None by default; tests of events configure one, in their own process and in those that they start.
+CHANNEL_LAYERS: dict[str, Any] = json.loads(os.environ.get("BATON_TEST_CHANNEL_LAYERS_SETTING", "{}"))
 
 INSTALLED_APPS = [
     "django.contrib.admin",

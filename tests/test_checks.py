@@ -777,6 +777,44 @@ garbage = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3) | st.integers(), inner, max_size=2),
     max_leaves=4,
 )
+def test_w011_the_channel_layer_named_is_not_configured(settings):
+    settings.BATON = {"CHANNEL_LAYER": "events"}
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+
+    assert findings() == [
+        Warning(
+            "BATON['CHANNEL_LAYER'] is 'events', which is not in CHANNEL_LAYERS: no events are sent.",
+            hint="Use one of: 'default'; or None, to send none.",
+            id="baton.W011",
+        )
+    ]
+
+
+def test_w012_the_channel_layer_named_needs_channels(settings, monkeypatch):
+    settings.BATON = {"CHANNEL_LAYER": "default"}
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+    assert findings() == []
+
+    monkeypatch.setitem(sys.modules, "channels", None)
+
+    assert findings() == [
+        Warning(
+            "BATON['CHANNEL_LAYER'] is 'default', and Channels is not installed: no events are sent.",
+            hint="Install 'baton-workflows[dashboard]', or set it to None.",
+            id="baton.W012",
+        )
+    ]
+
+
+@pytest.mark.parametrize("baton", [{}, {"CHANNEL_LAYER": None}])
+def test_a_project_without_a_channel_layer_is_good(settings, monkeypatch, baton):
+    settings.BATON = baton
+    settings.CHANNEL_LAYERS = {}
+    monkeypatch.setitem(sys.modules, "channels", None)
+
+    assert findings() == []
+
+
 CLUSTER_KEYS = (
     *BROKER_KEYS,
     *("name", "cluster_name", "workers", "queue_limit", "bulk", "poll", "retry", "timeout", "guard_cycle"),
@@ -789,7 +827,8 @@ def holding(*keys: str) -> st.SearchStrategy[Any]:
 
 
 @given(
-    baton=garbage | holding("DATABASE", "LEASE_SECONDS", "SWEEP_SCHEDULE", "SWEEP_QUEUE", "SWEEP_RESIDENT"),
+    baton=garbage
+    | holding("DATABASE", "LEASE_SECONDS", "SWEEP_SCHEDULE", "SWEEP_QUEUE", "SWEEP_RESIDENT", "CHANNEL_LAYER"),
     q_cluster=garbage
     | holding(*CLUSTER_KEYS, "ALT_CLUSTERS")
     | st.fixed_dictionaries(
@@ -811,14 +850,17 @@ def holding(*keys: str) -> st.SearchStrategy[Any]:
         }
     ),
     use_tz=garbage,
+    channel_layers=garbage | holding("default"),
 )
-def test_whatever_settings_hold_the_checks_do_not_raise(baton, q_cluster, databases, use_tz):
+def test_whatever_settings_hold_the_checks_do_not_raise(baton, q_cluster, databases, use_tz, channel_layers):
     @step(queue="ocr", atomic=True)
     async def ask(ctx): ...
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Django's own, for overriding DATABASES
-        with override_settings(BATON=baton, Q_CLUSTER=q_cluster, DATABASES=databases):
+        with override_settings(
+            BATON=baton, Q_CLUSTER=q_cluster, DATABASES=databases, CHANNEL_LAYERS=channel_layers
+        ):
             messages = findings()
 
     assert all(str(message.id).startswith("baton.") and message.hint for message in messages)

@@ -81,14 +81,14 @@ class WorkflowEventsMixin:
         """Pass on what Channels brings, but no event of a group that was left meanwhile."""
         if message["type"] in _HANDLERS and not self._wants(message):
             return
-        await super().dispatch(message)  # type: ignore[misc] - AsyncConsumer's
+        await super().dispatch(message)  # type: ignore[misc]
 
     async def __call__(self, *args: Any, **kwargs: Any) -> None:
         """Run the consumer on the layer that events are sent to, and leave the groups when it ends."""
         if self.channel_layer_alias == "default":
             self.channel_layer_alias = get_settings().channel_layer or "default"
         try:
-            await super().__call__(*args, **kwargs)  # type: ignore[misc] - AsyncConsumer's
+            await super().__call__(*args, **kwargs)  # type: ignore[misc]
         finally:
             await self._leave()
 

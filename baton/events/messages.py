@@ -13,8 +13,6 @@ STEP_UPDATED = "workflow.step.updated"
 FINISHED = "workflow.finished"
 BATCH = "workflow.events"
 
-PLAIN_EVENTS = 8
-"""Up to so many events are sent one by one, each a message; more of them share a message for each group."""
 BATCHED_EVENTS = 500
 """How many events a message holds at most."""
 ERROR_CHARS = 1_000
@@ -77,20 +75,21 @@ def shortened(error: str) -> str:
     return error if len(error) <= ERROR_CHARS else f"{error[: ERROR_CHARS - 1]}…"
 
 
-def addressed(events: Sequence[Event]) -> Iterator[tuple[str, Message]]:
+def addressed(events: Sequence[Event], *, is_bundled: bool) -> Iterator[tuple[str, Message]]:
     """Each group with its messages, in order: the group of all first, so that whoever changes over hears nothing twice.
 
     Args:
         events: At most ``BATCHED_EVENTS``.
+        is_bundled: Whether the events of a group share a message, else each is one.
     """
     groups: dict[str, list[Event]] = {_ALL: list(events)}
     for event in events:
         groups.setdefault(f"{_WORKFLOW}{event['workflow_id']}", []).append(event)
     for group, its_events in groups.items():
-        if len(its_events) == 1 or len(events) <= PLAIN_EVENTS:
-            yield from ((group, event) for event in its_events)
-        else:
+        if is_bundled and len(its_events) > 1:
             yield group, {"type": BATCH, "events": its_events}
+        else:
+            yield from ((group, event) for event in its_events)
 
 
 def chunks(events: Sequence[Event]) -> Iterator[Sequence[Event]]:

@@ -28,8 +28,18 @@ logger = logging.getLogger("baton.events")
 
 SEND_SECONDS = 1.0
 """How long the layer may take for one round of messages; then it counts as away."""
+SLOW_SECONDS = 0.2
+"""A worker that waited so long until its events were sent does not wait again for ten times as long."""
+PLAIN_EVENTS = 8
+"""More events than these go in one message for each group."""
+PLAIN_EVENTS_AFAR = 4
+"""The same where a message takes its time: every one costs the listener as much as a full one."""
+PLAIN_EVENTS_A_SECOND = 32
+"""Above these a second even few share a message."""
 PAUSE_SECONDS = 0.05
 """How long events wait for others, while there are many."""
+FOLLOWING_SECONDS = 0.05
+"""How long the end of a run waits for what other workers have to tell about it, at most half of the time."""
 OUTAGE_SECONDS = (1.0, 2.0, 4.0)
 """How long a layer that failed is left alone, the first time, the second and from then on."""
 QUEUED_EVENTS = 10_000
@@ -38,13 +48,16 @@ IDLE_SECONDS = 30.0
 """After how long the thread of an idle process ends and gives its connections back."""
 
 
-def publish(events: Sequence[Event], *, can_wait: bool = False, is_ending: bool = False) -> None:
+def publish(
+    events: Sequence[Event], *, can_wait: bool = False, is_ending: bool = False, after_others: bool = False
+) -> None:
     """Send events to their groups. Nothing is raised.
 
     Args:
         events: In order.
         can_wait: Whether they may wait a moment, so that more go in one message.
         is_ending: Return only when they were sent, or cannot be.
+        after_others: Whether to let other processes send first what they have.
     """
     try:
         layer = _layer()
@@ -53,6 +66,8 @@ def publish(events: Sequence[Event], *, can_wait: bool = False, is_ending: bool 
         if _is_in_process(layer):
             _send_here(layer, events)
             return
+        if after_others:
+            background.let_others_send()
         background.put(events, can_wait=can_wait)
         if is_ending:
             background.flush()
@@ -61,16 +76,18 @@ def publish(events: Sequence[Event], *, can_wait: bool = False, is_ending: bool 
 
 
 def close() -> None:
-    """Send what waits, a moment at most, and end the thread."""
-    background.close()
+    """Send what waits, a moment at most, and end the thread; the next event begins anew."""
+    global background  # noqa: PLW0603 - one a process, and a thread that hangs keeps the old one
+    closing, background = background, Background()
+    closing.close()
     outage.forget()
 
 
 def _layer() -> Any:
-    from channels.layers import channel_layers  # noqa: PLC0415 - only where a layer is configured
+    from channels.layers import get_channel_layer  # noqa: PLC0415 - only where a layer is configured
 
     alias = get_settings().channel_layer
-    return channel_layers[alias] if alias in channel_layers else None
+    return None if alias is None else get_channel_layer(alias)
 
 
 def _is_in_process(layer: Any) -> bool:
@@ -80,7 +97,7 @@ def _is_in_process(layer: Any) -> bool:
 
 
 def _is_deserted(layer: Any) -> bool:
-    """Whether a layer of this process surely has nobody who listens, as in the workers of a project without a server."""
+    """Whether a layer of this process surely has no listener, as in the workers of a project without Redis."""
     from channels.layers import InMemoryChannelLayer  # noqa: PLC0415 - only where a layer is configured
 
     return type(layer) is InMemoryChannelLayer and not layer.groups
@@ -110,7 +127,7 @@ _tasks: set[asyncio.Task[None]] = set()
 async def _send_in_process(layer: Any, events: Sequence[Event]) -> None:
     try:
         for chunk in chunks(events):
-            await _send(layer, chunk)
+            await _send(layer, chunk, is_bundled=len(events) > PLAIN_EVENTS)
     except TimeoutError as exc:
         outage.begin(exc, lost=len(events))
     except Exception as exc:  # noqa: BLE001 - whatever a layer raises must not fail a step
@@ -119,9 +136,9 @@ async def _send_in_process(layer: Any, events: Sequence[Event]) -> None:
         outage.end()
 
 
-async def _send(layer: Any, events: Sequence[Event]) -> None:
+async def _send(layer: Any, events: Sequence[Event], *, is_bundled: bool) -> None:
     async with asyncio.timeout(SEND_SECONDS):
-        for group, message in addressed(events):
+        for group, message in addressed(events, is_bundled=is_bundled):
             await layer.group_send(group, message)
 
 
@@ -169,6 +186,26 @@ class Outage:
 outage = Outage()
 
 
+class Allowance:
+    """So much of something, and then only so much a second."""
+
+    def __init__(self, *, most: float, a_second: float) -> None:
+        self._most = most
+        self._a_second = a_second
+        self._left = most
+        self._asked_at = time.monotonic()
+
+    def grants(self, amount: float) -> bool:
+        """Take an amount, if it is there."""
+        now = time.monotonic()
+        self._left = min(self._most, self._left + (now - self._asked_at) * self._a_second)
+        self._asked_at = now
+        if amount > self._left:
+            return False
+        self._left -= amount
+        return True
+
+
 class Background:
     """A thread that sends the events of this process, at once when there are few and bundled when there are many.
 
@@ -184,6 +221,9 @@ class Background:
         self._overflown = 0
         self._is_urgent = False
         self._is_closing = False
+        self._plain = Allowance(most=PLAIN_EVENTS_A_SECOND, a_second=PLAIN_EVENTS_A_SECOND)
+        self._following = Allowance(most=1.0, a_second=0.5)
+        self._impatient_until = -math.inf
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
@@ -211,14 +251,25 @@ class Background:
             elif self._sleeps == "anything" or (self._sleeps and self._is_urgent):
                 self._rouse()
 
+    def let_others_send(self) -> None:
+        """Wait a moment, unless the layer is away or there was such a moment just now."""
+        if not outage.is_on() and self._following.grants(FOLLOWING_SECONDS):
+            time.sleep(FOLLOWING_SECONDS)
+
     def flush(self, timeout: float = SEND_SECONDS) -> None:
-        """Wait until everything put so far was sent or dropped, or the time is up."""
+        """Wait until everything put so far was sent or dropped, or the time is up; a slow layer is not waited for."""
+        asked_at = time.monotonic()
+        if asked_at < self._impatient_until:
+            return
         with self._changed:
             target = self._put
             self._changed.wait_for(lambda: self._handled >= target, timeout)
+        waited = time.monotonic() - asked_at
+        if waited > SLOW_SECONDS:
+            self._impatient_until = asked_at + 10 * waited
 
     def close(self, timeout: float = SEND_SECONDS) -> None:
-        """Send what waits, end the thread and wait for it, until the time is up."""
+        """Send what waits, end the thread and wait for it, until the time is up. Nothing can be put any more."""
         thread = self._thread
         if self._pid != os.getpid() or thread is None:
             return
@@ -227,7 +278,6 @@ class Background:
             if self._sleeps:
                 self._rouse()
         thread.join(timeout)
-        self._is_closing = False
 
     def _start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="baton-events", daemon=True)
@@ -290,7 +340,10 @@ class Background:
 
     async def _send_or_drop(self, events: list[Event]) -> None:
         try:
-            await _send(_layer(), events)
+            is_plain = len(events) <= PLAIN_EVENTS_AFAR and self._plain.grants(len(events))
+            layer = _layer()
+            if layer is not None:
+                await _send(layer, events, is_bundled=not is_plain)
         except Exception as exc:  # noqa: BLE001 - whatever a layer raises, the next events get their chance
             with self._changed:
                 outage.begin(exc, lost=len(events) + len(self._events))

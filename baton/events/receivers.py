@@ -16,8 +16,10 @@ from django.utils.module_loading import import_string
 from baton.conf import get_settings
 from baton.events import publisher
 from baton.events.messages import Event, finished_event, step_event
-from baton.states import StepState
+from baton.states import SETTLED, StepState
 from baton.telemetry import after_batch, step_transitioned, workflow_finished
+
+COUNTED_RUNS = 1_000
 
 _UID = "baton.events"
 
@@ -65,24 +67,43 @@ def _import_backend(alias: str) -> None:
 
 
 class _Heard(threading.local):
-    """What this thread has heard of an announcement that goes on."""
+    """What this thread has heard of the announcement that goes on."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.last_state = ""
 
 
 _heard = _Heard()
+_settled_here: dict[str, int] = {}
+"""How many steps this process has seen settled, for the newest of the runs that have not ended here."""
 
 
 def hear_step(**payload: Any) -> None:
     """Receive ``step_transitioned``."""
-    _heard.events.append(step_event(payload))
+    event = step_event(payload)
+    _heard.events.append(event)
+    _heard.last_state = event["state"]
+    if event["state"] in SETTLED:
+        _count_settled(event["workflow_id"])
     after_batch(_publish_heard)
 
 
 def hear_finished(**payload: Any) -> None:
     """Receive ``workflow_finished``. What returns has sent it: the engine notes that it was announced."""
-    publisher.publish([finished_event(payload)], is_ending=True)
+    settled_here = _settled_here.pop(payload["workflow_id"], 0)
+    # Other workers may be about to tell what they did for this run. One that has nothing to do next can let them, so
+    # that the finished message comes last.
+    is_idle = _heard.last_state != StepState.EXECUTING
+    can_follow = is_idle and 0 < settled_here < payload["total_count"]
+    publisher.publish([finished_event(payload)], is_ending=True, after_others=can_follow)
+
+
+def _count_settled(workflow_id: str) -> None:
+    _settled_here[workflow_id] = _settled_here.pop(workflow_id, 0) + 1
+    if len(_settled_here) > COUNTED_RUNS:
+        with contextlib.suppress(KeyError, StopIteration, RuntimeError):
+            del _settled_here[next(iter(_settled_here))]
 
 
 def _publish_heard() -> None:

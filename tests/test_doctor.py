@@ -342,7 +342,7 @@ def test_steps_that_wait_long_for_busy_workers_are_told_without_being_a_fault():
     (finding,) = found()
 
     assert (finding.severity, finding.id) == ("info", "steps-backlog")
-    assert finding.sentence == "2 steps of queue 'default' wait for a free worker, one for 5 m 0 s."
+    assert finding.sentence == "2 steps of queue 'default' wait for a free worker, up to 5 m 0 s."
 
 
 def test_lease_that_ran_out_long_ago_is_found():

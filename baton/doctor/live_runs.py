@@ -31,7 +31,7 @@ def look_at_steps(visit: Visit) -> Iterator[Finding]:
             step = find_step(name, module=str(options.get("module", "")))
             options_of(step, encode(options))
         except UnknownStepError as exc:
-            run = WorkflowNode.objects.using(visit.alias).get(pk=first).run_id
+            run = WorkflowNode.objects.using(visit.alias).filter(pk=first).values_list("run_id", flat=True).first()
             yield error(
                 "step-unknown",
                 f"{counted(count, 'unsettled step')} cannot be run, the first in run {run}. {exc}",
@@ -48,13 +48,13 @@ def look_at_ready_steps(visit: Visit) -> Iterator[Finding]:
         if queue in visit.busy:
             yield info(
                 "steps-backlog",
-                f"{counted(count, 'step')} of queue {queue!r} {_wait(count)} for a free worker, one for {waited}.",
+                f"{counted(count, 'step')} of queue {queue!r} {_wait(count)} for a free worker, up to {waited}.",
                 fix="More workers shorten the wait.",
             )
         elif queue in visit.answered and _stays_ready(visit, queue, since):
             yield error(
                 "steps-stuck",
-                f"{counted(count, 'step')} of queue {queue!r} {_is(count)} ready, one for {waited}, "
+                f"{counted(count, 'step')} of queue {queue!r} {_has(count)} been ready for up to {waited}, "
                 "and a worker of that queue has nothing to do: their message is lost.",
                 fix=_SWEEP_NOW,
             )
@@ -114,6 +114,10 @@ def _unfinished(visit: Visit, before: datetime) -> list[str]:
 
 def _is(count: int) -> str:
     return "is" if count == 1 else "are"
+
+
+def _has(count: int) -> str:
+    return "has" if count == 1 else "have"
 
 
 def _wait(count: int) -> str:

@@ -142,7 +142,7 @@ def test_step_whose_message_was_lost_is_named_while_a_worker_has_nothing_to_do(
     (finding,) = doctor("--wait", "20")
 
     assert (finding["severity"], finding["id"]) == ("error", "steps-stuck")
-    assert finding["sentence"].startswith("1 step of queue 'default' is ready, one for 5 m ")
+    assert finding["sentence"].startswith("1 step of queue 'default' has been ready for up to 5 m ")
     assert finding["fix"].endswith(": python manage.py baton_sweep")
 
 

@@ -32,9 +32,11 @@ DAY_SECONDS = 24 * 3600.0
 
 PAGE = 50
 """How many runs are looked at together."""
-BATCH = 1000
+BATCH = 500
 """How many rows of a table one transaction deletes at most: each holds its locks for a few dozen milliseconds."""
-LONGEST_PAUSE = 0.1
+PAUSES = 2.0
+"""For how many times as long as a transaction took the database is left to others after it."""
+LONGEST_PAUSE = 0.2
 
 MARK = "baton: pruned"
 """The kind of error of the step that marks a run whose row is gone."""
@@ -51,19 +53,19 @@ _OLD_RUNS = sql.Statement("""
 """)
 """The oldest settled runs after a cursor, with the number of their steps. Index: baton_run_ended."""
 
-_LOCK_RUNS = sql.Statement("""
-    SELECT id, round FROM baton_workflowrun
-    WHERE id <run ids> AND state <> 'running' AND finished_at IS NOT NULL
-    ORDER BY finished_at, id <skip locked>
-""")
-"""Hold runs against a retry, which holds its run too; those that one holds, or has begun again, are left out."""
-
 _SETTLED_RUNS = sql.Statement("""
     SELECT id, round FROM baton_workflowrun
     WHERE id <run ids> AND state <> 'running' AND finished_at IS NOT NULL
     ORDER BY finished_at, id
 """)
-"""The same without holding them, for a dry run."""
+"""Which of some runs are settled, and in which round."""
+
+_LOCK_RUNS = sql.Statement("""
+    SELECT id, round FROM baton_workflowrun
+    WHERE id <run ids> AND state <> 'running' AND finished_at IS NOT NULL
+    ORDER BY finished_at, id <skip locked>
+""")
+"""The same, and hold them against a retry, which holds its run too; those that one holds are left out."""
 
 _NODES_OF_RUNS = sql.Statement("""
     SELECT run_id, id, settled_at IS NULL OR hook_due > '' FROM baton_workflownode WHERE run_id <run ids>
@@ -185,7 +187,7 @@ class Retention:
         )
 
     def batches(self) -> Generator[int, None, None]:
-        """Delete, a short transaction at a time, and leave the database to others for as long after each.
+        """Delete, a short transaction at a time, with a pause after each.
 
         Yields:
             How many rows went with each.
@@ -196,7 +198,7 @@ class Retention:
                 took = time.monotonic() - started
                 yield count
                 if count and not self.is_dry:
-                    time.sleep(min(took, LONGEST_PAUSE))
+                    time.sleep(min(PAUSES * took, LONGEST_PAUSE))
                 started = time.monotonic()
 
     # Runs -------------------------------------------------------------------------------------------------------------
@@ -219,43 +221,46 @@ class Retention:
                     if not (yield from self._take_apart(waiting.popleft()[0])):
                         return
                     continue
-                deleted, left = self._delete_together(_that_fit(waiting))
-                yield deleted
-                waiting.extendleft((each.id, each.size["WorkflowNode"]) for each in reversed(left))
-                if left and not deleted:
+                doomed = self._look_at(_that_fit(waiting, self._batch))
+                fitting = self._first_that_fit(doomed)
+                waiting.extendleft((each.id, each.size["WorkflowNode"]) for each in reversed(doomed[len(fitting) :]))
+                if fitting:
+                    yield self._delete_together(fitting)
+                elif doomed:
                     # Not even the first of them fits: into one transaction, or into what is left of this pass.
-                    if max(left[0].size.values()) <= self._batch:
+                    if max(doomed[0].size.values()) <= self._batch:
                         return
-                    waiting[0] = (left[0].id, max(left[0].size.values()))
+                    waiting[0] = (doomed[0].id, max(doomed[0].size.values()))
 
-    def _delete_together(self, run_ids: Sequence[Any]) -> tuple[int, list[_Doomed]]:
-        """Delete as many of these runs as fit, the first ones, in one transaction.
-
-        Returns:
-            How many rows went, and the runs that did not fit.
-        """
-        before = self.deleted.total()
-        with self._transaction():
-            doomed = [each for each in self._hold(run_ids) if not each.is_unfit]
-            fitting = self._first_that_fit(doomed)
-            if fitting:
-                self._delete_nodes(fitting)
-                self._delete_runs([each.id for each in fitting])
-        return self.deleted.total() - before, doomed[len(fitting) :]
-
-    def _hold(self, run_ids: Sequence[Any]) -> list[_Doomed]:
-        """Lock the runs that are still settled, so that no retry begins them again, and see what belongs to them."""
-        statement = _SETTLED_RUNS if self.is_dry else _LOCK_RUNS
-        rows = self._fetch(statement, [self._ids(run_ids)])
-        held = {run_id: _Doomed(id=run_id, size=Counter(WorkflowRun=1, Completion=rounds)) for run_id, rounds in rows}
+    def _look_at(self, run_ids: Sequence[Any]) -> list[_Doomed]:
+        """What belongs to those of these runs that are settled, and have nothing to be done; nothing is locked yet."""
+        rows = self._fetch(_SETTLED_RUNS, [self._ids(run_ids)])
+        found = {run_id: _Doomed(id=run_id, size=Counter(WorkflowRun=1, Completion=rounds)) for run_id, rounds in rows}
         run_of: dict[int, _Doomed] = {}
-        for run_id, node_id, is_unfit in self._fetch(_NODES_OF_RUNS, [self._ids(list(held))]):
-            doomed = run_of[node_id] = held[run_id]
+        for run_id, node_id, is_unfit in self._fetch(_NODES_OF_RUNS, [self._ids(list(found))]):
+            doomed = run_of[node_id] = found[run_id]
             doomed.nodes.append(node_id)
             doomed.size["WorkflowNode"] += 1
             doomed.is_unfit |= bool(is_unfit)
         self._measure(run_of)
-        return list(held.values())
+        return [each for each in found.values() if not each.is_unfit]
+
+    def _delete_together(self, doomed: list[_Doomed]) -> int:
+        """Delete runs in one transaction, without those that somebody retries, or has retried since."""
+        before = self.deleted.total()
+        with self._transaction():
+            held = self._hold(doomed)
+            if held:
+                self._delete_nodes(held)
+                self._delete_runs([each.id for each in held])
+        return self.deleted.total() - before
+
+    def _hold(self, doomed: list[_Doomed]) -> list[_Doomed]:
+        """Lock the runs that are still as they were seen: of such a run nobody writes anything who does not hold it."""
+        if self.is_dry:
+            return doomed
+        rounds = dict(self._fetch(_LOCK_RUNS, [self._ids([each.id for each in doomed])]))
+        return [each for each in doomed if rounds.get(each.id) == each.size["Completion"]]
 
     def _measure(self, owners: dict[int, _Doomed]) -> None:
         """Add to each what its steps, given by their ids, have any number of."""
@@ -281,9 +286,16 @@ class Retention:
             Whether all of it is gone; False when this pass may delete no more.
         """
         before = self.deleted.total()
+        rows = self._fetch(_SETTLED_RUNS, [self._ids([run_id])])
+        if not rows or not self._fetch(_IS_FIT, [run_id])[0][0]:
+            return True
+        doomed = _Doomed(id=run_id, size=Counter(WorkflowRun=1, Completion=rows[0][1]))
+        if any(
+            min(count, self.limit) > self._left(table) for table, count in {**doomed.size, "WorkflowNode": 1}.items()
+        ):
+            return False
         with self._transaction():
-            held = self._fetch(_SETTLED_RUNS if self.is_dry else _LOCK_RUNS, [self._ids([run_id])])
-            if not held or not self._fetch(_IS_FIT, [run_id])[0][0]:
+            if not self._hold([doomed]):
                 return True
             marked = _NONE if self.is_dry else int(self._fetch(_MARK, [MARK, run_id])[0][0])
             self._delete_runs([run_id])
@@ -395,11 +407,11 @@ class Retention:
         return nullcontext() if self.is_dry else transaction.atomic(using=self.connection.alias)
 
 
-def _that_fit(waiting: deque[tuple[Any, int]]) -> list[Any]:
+def _that_fit(waiting: deque[tuple[Any, int]], batch: int) -> list[Any]:
     """Take the first run, and those after it that fit into one transaction with it, by the number of their steps."""
     steps = 0
     together: list[Any] = []
-    while waiting and (not together or steps + waiting[0][1] <= BATCH):
+    while waiting and (not together or steps + waiting[0][1] <= batch):
         run_id, count = waiting.popleft()
         steps += count
         together.append(run_id)

@@ -15,6 +15,7 @@ from django.utils import timezone
 from django_q.models import Task
 
 from baton import Workflow, q2
+from baton.exceptions import WorkflowExistsError
 from baton.models import (
     Completion,
     DebugLog,
@@ -318,6 +319,22 @@ def test_what_a_sweeper_that_died_has_left_of_a_large_run_the_next_one_finds(set
     assert rows() == {}
 
 
+def test_id_of_a_large_run_is_taken_until_all_its_steps_are_gone(settings, monkeypatch):
+    settings.BATON = {"RETENTION_DAYS": 1, "PRUNE_LIMIT": 5}
+    monkeypatch.setattr(retention, "BATCH", 5)
+    large = settled(days=9, count=13)
+    again = Workflow("again", id=large.pk).add("a", steps.nothing)
+    sweep()
+    assert not WorkflowRun.objects.exists()
+
+    with pytest.raises(WorkflowExistsError):
+        again.insert()
+
+    while WorkflowNode.objects.exists():
+        sweep()
+    assert drain(again.insert()).progress["states"] == {"completed": 1}
+
+
 def test_kind_of_error_that_reads_like_the_mark_of_a_deleted_run_costs_a_live_one_nothing():
     run = drain(Workflow("x").add("a", steps.discard).insert())
     WorkflowNode.objects.update(error_key=retention.MARK)
@@ -536,6 +553,18 @@ def test_run_that_somebody_retries_at_this_moment_is_left_alone(settings):
     assert reports[0].tables["WorkflowRun"] == 1
     assert is_whole(held, count=2)
     assert not WorkflowRun.objects.filter(pk=free.pk).exists()
+
+
+def test_run_larger_than_a_transaction_counts_among_the_runs_of_a_pass(settings, monkeypatch):
+    settings.BATON = {"RETENTION_DAYS": 1, "PRUNE_LIMIT": 2}
+    monkeypatch.setattr(retention, "BATCH", 1)
+    for number in range(3):
+        settled(days=9 - number, count=2)
+
+    reports = [sweep() for _ in range(3)]
+
+    assert [report.tables.get("WorkflowRun") for report in reports] == [1, 1, 1]
+    assert rows() == {}
 
 
 def test_run_that_was_retried_since_it_was_found_is_left_alone(settings, monkeypatch):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import logging
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -22,7 +24,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 from django.test import override_settings
 
-from baton import Workflow
+from baton import Workflow, registry
 from baton.engine.runner import answer_bell
 from baton.events import WorkflowEventsMixin, all_group, publisher, workflow_group
 from baton.models import Completion, WorkflowNode, WorkflowRun
@@ -31,6 +33,7 @@ from baton.telemetry import is_heard, step_transitioned, workflow_finished
 from baton.testing import drain
 from scripts.services import Service, Valkey, valkey
 from tests import steps
+from tests.pages import DOCS, blocks_of
 from tests.recording import recorded
 from tests.test_telemetry import assert_now, without
 from tests.utils import wait_until
@@ -80,7 +83,7 @@ class HangingLayer(CountingLayer):
         await asyncio.sleep(3600)
 
 
-class RemoteLayer(BaseChannelLayer):  # type: ignore[misc]
+class RemoteLayer(BaseChannelLayer):
     """A layer of no process in particular, as Redis is one; it can be away, hang, or be slow."""
 
     def __init__(self, **config: Any) -> None:
@@ -328,7 +331,7 @@ def test_long_error_is_cut_in_the_message_and_whole_in_the_row(any_layer):
 
 def test_receiver_that_reads_the_database_sees_the_announced_state(any_layer):
     run = diamond().insert()
-    seen = []
+    seen: list[tuple[str, str, str]] = []
 
     def look(event: Event) -> tuple[str, str, str]:
         if event["type"] == "workflow.finished":
@@ -786,6 +789,7 @@ def test_sending_inside_a_running_loop_wakes_who_waits_there(in_memory, monkeypa
     async def test(consumer: Followed) -> None:
         await consumer.ask("subscribe_all")
         drain(run)
+        connection.close()  # the loop has one of its own
 
         assert told(await consumer.until_finished()) == DIAMOND
 
@@ -941,3 +945,24 @@ def test_end_that_the_sweep_finds_is_told_by_the_sweep(any_layer):
         assert told(await consumer.until_finished()) == [("", "completed")]
 
     following(test)
+
+
+# The guide -----------------------------------------------------------------------------------------------------------
+
+
+def test_test_of_the_guide_passes(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "_steps", dict(registry._steps))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for block in blocks_of(DOCS / "howto/follow-events.md"):
+        if block.file:
+            path = tmp_path / block.file
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(block.text)
+    (tmp_path / "shop" / "__init__.py").touch()
+    try:
+        tests = importlib.import_module("shop.tests").FollowingTests
+        with override_settings(**tests._overridden_settings):
+            tests("test_page_is_told_of_the_end").test_page_is_told_of_the_end()
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "shop"]:
+            del sys.modules[name]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-BUILT = {*range(1, 59), *range(64, 79), 95, 111, 112}
+BUILT = {*range(1, 79), 95, 111, 112}
 
 GATE, SETTLE, BODY = "tests.engine.test_gate", "tests.engine.test_settle", "tests.engine.test_body"
 RETRY = "tests.engine.test_retry"
@@ -16,7 +16,7 @@ CASCADE, HOOKS, CANCEL = "tests.engine.test_cascade", "tests.engine.test_hooks",
 WORKERS, LOST, BACKOFF = "tests.engine.test_workers", "tests.engine.test_lost_workers", "tests.engine.test_backoff"
 FINISH, TELEMETRY, ENDINGS = "tests.engine.test_finish", "tests.test_telemetry", "tests.races.test_endings"
 WORKFLOW, RESULTS, SWEEP = "tests.test_workflow", "tests.test_results", "tests.sweep.test_sweep"
-QUERIES = "tests.test_queries"
+QUERIES, EVENTS = "tests.test_queries", "tests.test_events"
 PASSES, FORMS, RETENTION = "tests.sweep.test_passes", "tests.sweep.test_forms", "tests.sweep.test_retention"
 
 FEATURES: dict[int, list[str]] = {
@@ -105,10 +105,14 @@ FEATURES: dict[int, list[str]] = {
         f"{GATE}.test_ready_step_whose_dependency_s_row_is_gone_is_cancelled_and_not_run",
     ],
     51: [f"{WORKERS}.test_deleting_all_rows_of_django_q2_in_the_middle_of_a_run_does_not_matter"],
-    52: [f"{TELEMETRY}.test_recorded_sequence_of_a_retrying_workflow_is_the_expected_list"],
+    52: [
+        f"{TELEMETRY}.test_recorded_sequence_of_a_retrying_workflow_is_the_expected_list",
+        f"{EVENTS}.test_events_of_a_retrying_workflow_follow_each_other_as_documented",
+    ],
     53: [
         f"{TELEMETRY}.test_steps_are_announced_with_exactly_these_keys",
         f"{TELEMETRY}.test_every_value_of_every_step_event_has_its_type_and_is_json",
+        f"{EVENTS}.test_messages_have_exactly_the_documented_keys",
     ],
     54: [
         f"{ENDINGS}.test_run_whose_last_two_steps_settle_at_once_is_announced_once",
@@ -118,6 +122,7 @@ FEATURES: dict[int, list[str]] = {
         f"{TELEMETRY}.test_end_is_announced_with_exactly_these_keys",
         f"{FINISH}.test_run_with_one_failed_and_two_cascaded_steps_has_failed_and_names_the_three",
         f"{CANCEL}.test_cancel_settles_everything_unsettled_and_finishes_the_run_once",
+        f"{EVENTS}.test_cancelled_run_is_told_with_its_outcome",
     ],
     56: [
         f"{CASCADE}.test_failure_that_every_dependent_ignored_does_not_fail_the_run_but_is_named",
@@ -125,6 +130,26 @@ FEATURES: dict[int, list[str]] = {
     ],
     57: [f"{SWEEP}.test_ending_that_nobody_noted_is_noted_and_announced_once"],
     58: [f"{TELEMETRY}.test_run_whose_last_step_was_killed_is_announced_as_failed_by_the_next_sweep"],
+    59: [
+        f"{EVENTS}.test_consumer_on_either_group_receives_each_event_once_in_order",
+        f"{EVENTS}.test_real_workers_tell_every_step_and_the_end_last",
+    ],
+    60: [
+        f"{EVENTS}.test_after_leaving_nothing_arrives",
+        f"{EVENTS}.test_what_waits_for_a_consumer_that_leaves_no_longer_arrives",
+        f"{EVENTS}.test_consumer_of_all_that_also_follows_one_run_gets_nothing_twice",
+        f"{EVENTS}.test_consumer_that_ends_has_left_its_groups",
+    ],
+    61: [
+        f"{EVENTS}.test_without_a_layer_nothing_is_connected_and_signals_fire_without_a_warning",
+        f"{EVENTS}.test_without_channels_installed_a_workflow_completes_and_nothing_is_said",
+    ],
+    62: [
+        f"{EVENTS}.test_layer_that_raises_harms_no_workflow_and_is_told_once",
+        f"{EVENTS}.test_remote_layer_that_fails_harms_no_workflow_and_is_used_again",
+        f"{EVENTS}.test_layer_that_hangs_is_left_alone_for_a_while",
+    ],
+    63: [f"{EVENTS}.test_receiver_that_reads_the_database_sees_the_announced_state"],
     64: [
         f"{TELEMETRY}.test_recorded_sequence_of_a_retrying_workflow_is_the_expected_list",
         "tests.test_docs.test_reference_names_the_keys_of_each_signal_and_no_others",

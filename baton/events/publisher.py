@@ -77,7 +77,7 @@ def publish(
 
 def close() -> None:
     """Send what waits, a moment at most, and end the thread; the next event begins anew."""
-    global background  # noqa: PLW0603 - one a process, and a thread that hangs keeps the old one
+    global background
     closing, background = background, Background()
     closing.close()
     outage.forget()

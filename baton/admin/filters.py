@@ -83,3 +83,7 @@ class ErrorKeyFilter(ChosenFilter):
     title = _("kind of error")
     parameter_name = "error_key"
     column = "error_key"
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """The rows that were asked for, in the words of the index baton_node_error."""
+        return super().queryset(request, queryset.filter(error_key__gt="") if self.value() else queryset)

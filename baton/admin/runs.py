@@ -12,6 +12,7 @@ from django.db.models.functions import RowNumber
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path
 from django.utils import timezone
+from django.utils.html import format_html
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
@@ -108,7 +109,8 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
     @admin.display(description=_("run"), ordering="name")
     def name_shown(self, run: WorkflowRun) -> Any:
         """The name, and below it the key and the beginning of the id."""
-        return display.rendered("run_name.html", run=run, short_id=str(run.pk)[:8])
+        below = f"{run.key} · {str(run.pk)[:8]}" if run.key else str(run.pk)[:8]
+        return format_html('{}<span class="baton b-below">{}</span>', run.name, below)
 
     @admin.display(description=_("state"), ordering="state")
     def state_shown(self, run: WorkflowRun) -> Any:

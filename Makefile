@@ -7,10 +7,10 @@ ARGS ?=
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help env test lint format types docs coverage tox faults bench demo wheel constraints clean
+.PHONY: help env test lint format types docs coverage tox faults bench bench-sweep demo wheel constraints clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 env: ## Make .venv, or bring it up to date
 ifneq ($(origin BIN),command line)
@@ -50,6 +50,9 @@ faults: env ## Strike real processes at every place, with both brokers, and prin
 
 bench: env ## Measure Baton against raw django-q2
 	@exec $(BIN)/python -m benchmarks $(ARGS)
+
+bench-sweep: env ## Measure the sweep and retention beside a million old steps
+	@exec $(BIN)/python -m benchmarks.sweep $(ARGS)
 
 demo: ## Run a real workflow with real workers (ARGS=--exit stops when it is done)
 	@scripts/bootstrap demo

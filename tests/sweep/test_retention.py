@@ -643,3 +643,24 @@ def test_command_prunes_by_thirty_days():
     call_command("baton_sweep", "--prune", "--json")
 
     assert WorkflowRun.objects.count() == 1
+
+
+def test_run_that_began_and_ended_another_round_since_it_was_looked_at_is_left_to_the_next_pass(settings):
+    settings.BATON = {"RETENTION_DAYS": 1}
+    run = settled(days=5)
+    looks = 0
+
+    def go_another_round(execute, statement, *args):
+        nonlocal looks
+        if "SELECT id, round FROM baton_workflowrun" in statement:
+            looks += 1
+            if looks == 2:
+                WorkflowRun.objects.update(round=2)
+                Completion.objects.update(round=2)
+        return execute(statement, *args)
+
+    with connection.execute_wrapper(go_another_round):
+        assert sweep().pruned == 0
+
+    assert looks == 2
+    assert is_whole(run, count=2)

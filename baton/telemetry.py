@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -64,14 +65,17 @@ def send(signal: Signal, **payload: Any) -> None:
     """Send to every receiver; log those that raise."""
     if not signal.has_listeners(SENDER):
         return
-    for receiver, response in signal.send_robust(SENDER, **payload):
+    about = {key: payload[key] for key in _ATTRIBUTES if key in payload}
+    try:
+        responses = signal.send_robust(SENDER, **payload)
+    except (Exception, SystemExit, CancelledError):
+        # What robust sending lets through: receivers that want to end the process or a task, and coroutines in a thread
+        # that has an event loop. It must not cost the worker the step that it has claimed.
+        logger.exception("Receivers of a Baton signal were not all called.", extra=about)
+        return
+    for receiver, response in responses:
         if isinstance(response, Exception):
-            logger.error(
-                "Receiver %r of a Baton signal raised.",
-                receiver,
-                exc_info=response,
-                extra={key: payload[key] for key in _ATTRIBUTES if key in payload},
-            )
+            logger.error("Receiver %r of a Baton signal raised.", receiver, exc_info=response, extra=about)
 
 
 _ATTRIBUTES = ("workflow_id", "workflow_name", "step_name", "attempt", "node_id")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from asyncio import CancelledError
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -377,6 +378,23 @@ def test_receiver_that_raises_harms_neither_the_run_nor_other_receivers(signal, 
     assert run.state == "failed"
     assert events.order == ["inserted", "steps", "steps", "finished", "failed"]
     assert "of a Baton signal raised" in caplog.text
+
+
+@pytest.mark.parametrize("error", [SystemExit, CancelledError])
+@pytest.mark.django_db(transaction=True)
+def test_receiver_that_ends_its_process_or_task_does_not_end_the_worker(error, caplog):
+    def bad(**_):
+        raise error("enough")
+
+    run = Workflow("x").add("a", steps.nothing).add("b", steps.nothing, deps=["a"]).insert()
+    step_transitioned.connect(bad)
+    try:
+        answer_bell("default")
+    finally:
+        step_transitioned.disconnect(bad)
+
+    assert run.wait(timeout=0) == "completed"
+    assert "were not all called" in caplog.text
 
 
 def test_receivers_may_ask_for_the_sender():

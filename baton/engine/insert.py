@@ -139,6 +139,7 @@ def _insert_run(connection: BaseDatabaseWrapper, plan: Plan) -> datetime | None:
             plan.ignore_cancelled,
             plan.ignore_discarded,
             plan.trace,
+            sql.uuid_param(connection, plan.id),
         ],
     )
     return sql.as_datetime(rows[0][0]) if rows else None

@@ -467,11 +467,16 @@ INSERT_RUN = Statement("""
     INSERT INTO baton_workflowrun
         (id, name, key, state, round, meta, debug, ignore_cancelled, ignore_discarded, inserted_at, cancel_reason,
         trace)
-    VALUES (%s, %s, %s, 'running', 1, %s, %s, %s, %s, <now>, '', %s)
+    SELECT %s, %s, %s, 'running', 1, %s, %s, %s, %s, <now>, '', %s
+    WHERE NOT EXISTS (SELECT 1 FROM baton_workflownode WHERE run_id = %s)
     ON CONFLICT DO NOTHING
     RETURNING inserted_at
 """)
-"""Insert the run, unless its id is taken or an unsettled run holds its key."""
+"""Insert the run, unless its id is taken or an unsettled run holds its key.
+
+An id is also taken while retention has not deleted all steps of the run that had it: they would be the new run's.
+Index: baton_node_name_in_run.
+"""
 
 TAKE_IDS = Statement("""
     SELECT array_agg(nextval(s.name)), clock_timestamp()

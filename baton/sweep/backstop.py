@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Max, QuerySet
@@ -15,11 +16,14 @@ from baton.conf import get_settings
 from baton.engine import statements as sql
 from baton.engine.finish import announce_ending, finish
 from baton.models import Completion, QueueSighting
+from baton.sweep.lease import LEASE_SECONDS
 from baton.sweep.rescue import queues_that_wait
 from baton.sweep.tolerance import Tolerance
 from baton.telemetry import is_heard, workflow_failed, workflow_finished
 
 BATCH = 1000
+SLOW_SECONDS = LEASE_SECONDS / 20
+"""A batch that takes longer is told of in parts."""
 ROLL_CALL_SECONDS = 30.0
 """How old the last sighting of a queue may get before somebody is asked for another."""
 IN_USE_HOURS = 24
@@ -50,14 +54,16 @@ def finish_settled_runs(connection: BaseDatabaseWrapper) -> Iterator[int]:
         How many ended, batch by batch.
     """
     tolerance, is_full = Tolerance(), True
+
+    def ended(run_ids: Iterable[UUID]) -> Iterator[bool]:
+        for run_id in run_ids:
+            with tolerance.over(f"run {run_id}", workflow_id=str(run_id)):
+                yield finish(connection, run_id)
+
     while is_full:
         rows = sql.fetch(connection, _UNFINISHED, [BATCH])
-        ended = 0
-        for (run_id,) in rows:
-            with tolerance.over(f"run {run_id}", workflow_id=str(sql.as_uuid(run_id))):
-                ended += finish(connection, sql.as_uuid(run_id))
-        yield ended
-        is_full = len(rows) == BATCH and ended > 0
+        is_any = yield from _in_time(ended(sql.as_uuid(run_id) for (run_id,) in rows))
+        is_full = len(rows) == BATCH and is_any
     tolerance.raise_first()
 
 
@@ -76,14 +82,16 @@ def reannounce(connection: BaseDatabaseWrapper) -> Iterator[int]:
         How many were announced, batch by batch.
     """
     tolerance, is_full = Tolerance(), True
+
+    def announced(pks: Iterable[int]) -> Iterator[bool]:
+        for pk in pks:
+            with tolerance.over(f"completion {pk}"):
+                yield _announce(connection, pk)
+
     while is_full:
         unannounced = list(_unannounced(connection).values_list("pk", flat=True)[:BATCH])
-        announced = 0
-        for pk in unannounced:
-            with tolerance.over(f"completion {pk}"):
-                announced += _announce(connection, pk)
-        yield announced
-        is_full = len(unannounced) == BATCH and announced > 0
+        is_any = yield from _in_time(announced(unannounced))
+        is_full = len(unannounced) == BATCH and is_any
     tolerance.raise_first()
 
 
@@ -107,6 +115,25 @@ def ring_for_ready(connection: BaseDatabaseWrapper) -> Iterator[int]:
 def count_missing_bells(connection: BaseDatabaseWrapper) -> int:
     """How many bells would be rung."""
     return sum(q2.missing_bells(queue) for queue in _ready_queues(connection) if _has_waited(connection, queue))
+
+
+def _in_time(mended: Iterable[bool]) -> Generator[int, None, bool]:
+    """Go through a batch, and let the sweeper's lease be renewed meanwhile, for receivers may be slow.
+
+    Else another sweeper would take over, and announce what this one is announcing.
+
+    Returns:
+        Whether any row was mended.
+    """
+    total = told = 0
+    told_at = time.monotonic()
+    for is_mended in mended:
+        total += is_mended
+        if time.monotonic() - told_at > SLOW_SECONDS:
+            yield total - told
+            told, told_at = total, time.monotonic()
+    yield total - told
+    return total > 0
 
 
 def _unannounced(connection: BaseDatabaseWrapper) -> QuerySet[Completion]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from django.db import connection
@@ -17,7 +17,7 @@ from baton.engine.gate import claim
 from baton.models import Completion, SweepLease, WorkflowNode, WorkflowRun
 from baton.sweep import backstop, lease, rescue, sweep, waiters
 from baton.sweep.lease import SweeperLease
-from baton.telemetry import steps_rescued, sweep_finished
+from baton.telemetry import steps_rescued, sweep_finished, workflow_finished
 from baton.testing import drain
 from tests import steps
 from tests.clock import expire_leases
@@ -205,6 +205,32 @@ def test_due_steps_endings_hooks_and_announcements_are_mended_in_batches_of_one_
 
     assert (report.hooks, report.finished, report.announced, report.mended) == (5, 3, 2, 5)
     assert len(events.finished) == 5
+
+
+@pytest.mark.parametrize("is_noted", [False, True])
+def test_sweeper_whose_receivers_are_slow_keeps_its_lease_within_a_batch(is_noted, monkeypatch):
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.0)
+    monkeypatch.setattr(backstop, "SLOW_SECONDS", 0.0)
+    runs = [drain(Workflow("x").add("a", steps.nothing).insert()) for _ in range(3)]
+    Completion.objects.update(announced_at=None, finished_at=timezone.now() - timedelta(hours=1))
+    if not is_noted:
+        Completion.objects.all().delete()
+        WorkflowRun.objects.filter(pk__in=[run.pk for run in runs]).update(state="running", finished_at=None)
+    until: list[datetime | None] = []
+
+    def slow(**_):
+        until.append(SweepLease.objects.get().until)
+        SweepLease.objects.update(until=None)
+
+    workflow_finished.connect(slow)
+    try:
+        report = sweep()
+    finally:
+        workflow_finished.disconnect(slow)
+
+    assert (report.announced or report.finished, report.errors) == (3, {})
+    assert len(until) == 3
+    assert all(until)
 
 
 def test_pass_that_takes_too_long_makes_one_batch_of_each_part_and_leaves_the_rest_to_the_next(monkeypatch):

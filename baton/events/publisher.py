@@ -158,7 +158,7 @@ class Outage:
         """Count events that nobody will get."""
         self._lost += count
 
-    def begin(self, error: Exception, *, lost: int, seconds: float | None = None) -> None:
+    def begin(self, error: BaseException, *, lost: int, seconds: float | None = None) -> None:
         """Leave the layer alone for a while."""
         if seconds is None:
             seconds = OUTAGE_SECONDS[min(self._failures, len(OUTAGE_SECONDS) - 1)]
@@ -344,7 +344,8 @@ class Background:
             layer = _layer()
             if layer is not None:
                 await _send(layer, events, is_bundled=not is_plain)
-        except Exception as exc:  # noqa: BLE001 - whatever a layer raises, the next events get their chance
+        # Nobody cancels us: where that comes up, a layer has been cancelled in what it does.
+        except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - the next events get their chance
             with self._changed:
                 outage.begin(exc, lost=len(events) + len(self._events))
                 self._handled += len(events) + len(self._events)

@@ -7,10 +7,8 @@ Receivers are called by ``send_robust``: one that raises is logged and harms nob
 from __future__ import annotations
 
 import logging
-import threading
 from asyncio import CancelledError
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -92,36 +90,6 @@ def about_step(
         "attempt": attempt,
         "node_id": node_id,
     }
-
-
-class _Batch(threading.local):
-    """What this thread calls when its batch is over, each once."""
-
-    callbacks: dict[Callable[[], object], None] | None = None
-
-
-_batch = _Batch()
-
-
-@contextmanager
-def batch() -> Iterator[None]:
-    """The signals sent inside are one announcement: who passes them on may do so once, at its end."""
-    outer, own = _batch.callbacks, dict[Callable[[], object], None]()
-    _batch.callbacks = own
-    try:
-        yield
-    finally:
-        _batch.callbacks = outer
-        for callback in own:
-            callback()
-
-
-def after_batch(callback: Callable[[], object]) -> None:
-    """Call something that does not raise, once the signals of this announcement are sent."""
-    if _batch.callbacks is None:
-        callback()
-    else:
-        _batch.callbacks[callback] = None
 
 
 def is_heard(*signals: Signal) -> bool:

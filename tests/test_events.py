@@ -26,6 +26,7 @@ from django.test import override_settings
 
 from baton import Workflow, registry
 from baton.engine.runner import answer_bell
+from baton.engine.transitions import steps_announced
 from baton.events import WorkflowEventsMixin, all_group, publisher, workflow_group
 from baton.models import Completion, WorkflowNode, WorkflowRun
 from baton.sweep import sweep
@@ -627,12 +628,12 @@ def test_without_a_layer_nothing_is_connected_and_signals_fire_without_a_warning
     settings, caplog, baton, channel_layers
 ):
     settings.CHANNEL_LAYERS = IN_MEMORY
-    assert is_heard(step_transitioned)
+    assert is_heard(steps_announced)
     assert is_heard(workflow_finished)
 
     settings.BATON, settings.CHANNEL_LAYERS = baton, channel_layers
 
-    assert not is_heard(step_transitioned, workflow_finished)
+    assert not is_heard(steps_announced, step_transitioned, workflow_finished)
     with caplog.at_level(logging.WARNING), recorded() as events:
         run = drain(diamond().insert())
     assert (run.state, len(events.steps), len(events.finished)) == ("completed", 8, 1)
@@ -647,7 +648,7 @@ def test_layer_is_followed_as_settings_change():
     drain(diamond().insert())
 
     assert len(events_of(layer.sent, all_group())) == 9
-    assert not is_heard(step_transitioned, workflow_finished)
+    assert not is_heard(steps_announced, step_transitioned, workflow_finished)
 
 
 @pytest.mark.slow

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
+
+from django.dispatch import Signal
 
 from baton import tracing
 from baton.engine.gate import Claim
 from baton.states import StepState
-from baton.telemetry import batch, is_heard, send, step_transitioned, timestamp
+from baton.telemetry import is_heard, send, step_transitioned, timestamp
+
+steps_announced = Signal()
+"""What one announcement tells, all at once: ``steps``, a list of what ``step_transitioned`` carries each. Not public: it
+is for who passes many changes on together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,27 +51,34 @@ class Transition:
             queue_wait=claim.queue_wait,
         )
 
+    def payload(self, timestamp: str) -> dict[str, Any]:
+        """What ``step_transitioned`` carries."""
+        return {
+            "workflow_id": str(self.run_id),
+            "workflow_name": self.workflow_name,
+            "step_name": self.step_name,
+            "step": self.step,
+            "state": self.state.value,
+            "node_id": self.node_id,
+            "attempt": self.attempt,
+            "version": self.version,
+            "has_result": self.has_result,
+            "error": self.error,
+            "timestamp": timestamp,
+            "duration": self.duration,
+            "queue_wait": self.queue_wait,
+        }
+
 
 def announce(transitions: Sequence[Transition]) -> None:
     """Send the signals; costs nothing when nobody listens."""
     tracing.count_transitions(transitions)
-    if not is_heard(step_transitioned):
+    is_heard_singly = is_heard(step_transitioned)
+    if not is_heard_singly and not is_heard(steps_announced):
         return
-    with batch():
-        for each in transitions:
-            send(
-                step_transitioned,
-                workflow_id=str(each.run_id),
-                workflow_name=each.workflow_name,
-                step_name=each.step_name,
-                step=each.step,
-                state=each.state.value,
-                node_id=each.node_id,
-                attempt=each.attempt,
-                version=each.version,
-                has_result=each.has_result,
-                error=each.error,
-                timestamp=timestamp(),
-                duration=each.duration,
-                queue_wait=each.queue_wait,
-            )
+    now = timestamp()
+    payloads = [each.payload(now) for each in transitions]
+    send(steps_announced, steps=payloads)
+    if is_heard_singly:
+        for payload in payloads:
+            send(step_transitioned, **payload)

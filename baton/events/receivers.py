@@ -14,10 +14,11 @@ from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from baton.conf import get_settings
+from baton.engine.transitions import steps_announced
 from baton.events import publisher
 from baton.events.messages import Event, finished_event, step_event
 from baton.states import SETTLED, StepState
-from baton.telemetry import after_batch, step_transitioned, workflow_finished
+from baton.telemetry import workflow_finished
 
 COUNTED_RUNS = 1_000
 
@@ -51,11 +52,11 @@ def _follow_settings(*, setting: str, **kwargs: Any) -> None:
 def _connect_or_not() -> None:
     alias = configured_layer()
     if alias is None:
-        step_transitioned.disconnect(dispatch_uid=_UID)
+        steps_announced.disconnect(dispatch_uid=_UID)
         workflow_finished.disconnect(dispatch_uid=_UID)
         return
     _import_backend(alias)
-    step_transitioned.connect(hear_step, dispatch_uid=_UID)
+    steps_announced.connect(hear_steps, dispatch_uid=_UID)
     workflow_finished.connect(hear_finished, dispatch_uid=_UID)
 
 
@@ -67,11 +68,10 @@ def _import_backend(alias: str) -> None:
 
 
 class _Heard(threading.local):
-    """What this thread has heard of the announcement that goes on."""
+    """What this thread has heard."""
 
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self.last_state = ""
+    last_state = ""
+    """The state of the last step that was announced."""
 
 
 _heard = _Heard()
@@ -79,14 +79,16 @@ _settled_here: dict[str, int] = {}
 """How many steps this process has seen settled, for the newest of the runs that have not ended here."""
 
 
-def hear_step(**payload: Any) -> None:
-    """Receive ``step_transitioned``."""
-    event = step_event(payload)
-    _heard.events.append(event)
-    _heard.last_state = event["state"]
-    if event["state"] in SETTLED:
-        _count_settled(event["workflow_id"])
-    after_batch(_publish_heard)
+def hear_steps(*, steps: list[dict[str, Any]], **kwargs: Any) -> None:
+    """Receive ``steps_announced``."""
+    events = [step_event(payload) for payload in steps]
+    if not events:
+        return
+    _heard.last_state = events[-1]["state"]
+    for event in events:
+        if event["state"] in SETTLED:
+            _count_settled(event["workflow_id"])
+    publisher.publish(events, can_wait=_goes_on(events))
 
 
 def hear_finished(**payload: Any) -> None:
@@ -106,15 +108,10 @@ def _count_settled(workflow_id: str) -> None:
             del _settled_here[next(iter(_settled_here))]
 
 
-def _publish_heard() -> None:
-    events, _heard.events = _heard.events, []
-    publisher.publish(events, can_wait=_goes_on(events))
-
-
 def _goes_on(events: list[Event]) -> bool:
     """Whether this worker has more to say soon about the run of these events.
 
     Otherwise they are sent at once: another worker may end the run, and its finished message comes last.
     """
-    is_one_run = len({event["workflow_id"] for event in events}) == 1
-    return is_one_run and events[-1]["state"] == StepState.EXECUTING.value
+    first, last = events[0], events[-1]
+    return bool(last["state"] == StepState.EXECUTING.value and first["workflow_id"] == last["workflow_id"])

@@ -15,8 +15,8 @@ from baton.states import StepState
 from baton.telemetry import is_heard, send, step_transitioned, timestamp
 
 steps_announced = Signal()
-"""What one announcement tells, all at once: ``steps``, a list of what ``step_transitioned`` carries each. Not public: it
-is for who passes many changes on together."""
+"""What one announcement tells, all at once: ``steps``, a list of what ``step_transitioned`` carries. Not public: it is
+for who passes many changes on together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

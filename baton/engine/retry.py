@@ -18,7 +18,7 @@ from baton import q2
 from baton.conf import get_settings
 from baton.engine import statements as sql
 from baton.engine.cascade import Fall
-from baton.engine.finish import announce_ending, finish, is_announcing
+from baton.engine.finish import announce_ending, finish, finish_within, is_announcing
 from baton.engine.hooks import call_hooks
 from baton.exceptions import KeyInUseError, NothingToRetryError, RunNotSettledError, StepNotFoundError
 from baton.graph import topological_order
@@ -101,8 +101,13 @@ def _end_round(connection: BaseDatabaseWrapper, run_id: UUID) -> None:
         return
     left = nodes.filter(hook_due__gt="").order_by("id").values_list("id", "error", "hook_due")
     call_hooks(connection, [Fall(node_id=node_id, reason=error or "", hook=hook) for node_id, error, hook in left])
-    finish(connection, run_id)
-    _announce_left_over(connection, run_id)
+    if connection.in_atomic_block:
+        # What this transaction notes may be rolled back, so nothing is announced before it commits.
+        finish_within(connection, run_id)
+        transaction.on_commit(lambda: _announce_left_over(connection, run_id), using=connection.alias, robust=True)
+    else:
+        finish(connection, run_id)
+        _announce_left_over(connection, run_id)
 
 
 def _announce_left_over(connection: BaseDatabaseWrapper, run_id: UUID) -> None:
@@ -115,7 +120,7 @@ def _announce_left_over(connection: BaseDatabaseWrapper, run_id: UUID) -> None:
             # A receiver of that very announcement may be who retries.
             return
         is_old = ending.finished_at < timezone.now() - timedelta(seconds=get_settings().lease_seconds)
-        if not (is_old or connection.in_atomic_block) and time.monotonic() < patient_until:
+        if not is_old and time.monotonic() < patient_until:
             # Whoever noted it is most likely alive, and about to.
             time.sleep(_POLL_SECONDS)
             continue

@@ -494,6 +494,29 @@ def test_ending_that_nobody_has_announced_is_announced_before_the_next_round(tol
     assert [event["outcome"] for event in events.finished] == ["failed", "completed"]
 
 
+@pytest.mark.parametrize("is_noted", [False, True])
+@pytest.mark.parametrize("rolls_back", [False, True])
+def test_left_over_ending_is_announced_once_and_only_when_the_transaction_around_the_retry_commits(
+    told, is_noted, rolls_back
+):
+    run = drain(Workflow("x").add("a", told(Act.DISCARD)).insert())
+    Completion.objects.update(announced_at=None, finished_at=timezone.now() - timedelta(hours=1))
+    if not is_noted:
+        Completion.objects.all().delete()
+        WorkflowRun.objects.update(state="running", finished_at=None)
+
+    with recorded() as events:
+        with transaction.atomic():
+            run.retry()
+            assert events.finished == []
+            transaction.set_rollback(rolls_back)
+        assert len(events.finished) == (0 if rolls_back else 1)
+        sweep()
+
+    assert [event["outcome"] for event in events.finished] == ["failed"]
+    assert WorkflowRun.objects.get().round == (1 if rolls_back else 2)
+
+
 def test_receiver_of_the_finished_signal_may_retry_the_run(told):
     heard: list[str] = []
 

@@ -187,8 +187,14 @@ def _is_found(search: str | None) -> Q:
 
 def _is_between(since: datetime | None, until: datetime | None) -> Q:
     for word, moment in (("since", since), ("until", until)):
-        if moment is not None and timezone.is_naive(moment):
+        if moment is None:
+            continue
+        if timezone.is_naive(moment):
             raise ValueError(f"{word} has no time zone: {moment!r}.")
+        try:
+            moment.astimezone(UTC)
+        except OverflowError:
+            raise ValueError(f"{word} is before or after all time that UTC can write: {moment!r}.") from None
     return (Q() if since is None else Q(inserted_at__gte=_as_stored(since)[0])) & (
         Q() if until is None else Q(inserted_at__lt=_as_stored(until)[0])
     )

@@ -347,6 +347,21 @@ def test_time_without_a_zone_is_refused(word):
         runs(**window)
 
 
+@pytest.mark.parametrize("word", ["since", "until"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime.max.replace(tzinfo=timezone.get_fixed_timezone(-60)),
+        datetime.min.replace(tzinfo=timezone.get_fixed_timezone(60)),
+    ],
+)
+def test_time_that_is_none_in_utc_is_refused(word, moment):
+    window: dict[str, Any] = {word: moment}
+
+    with pytest.raises(ValueError, match=f"{word} is before or after all time that UTC can write: datetime.datetime"):
+        runs(**window)
+
+
 @pytest.mark.parametrize("word", ["name", "search"])
 @pytest.mark.parametrize("text", ["a\0", "\ud800"])
 def test_text_that_no_database_stores_is_refused(word, text):

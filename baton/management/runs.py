@@ -10,6 +10,7 @@ from uuid import UUID
 from django.core.management.base import CommandError
 
 from baton.conf import get_settings
+from baton.management.terminal import printable
 from baton.models import WorkflowRun
 
 FEWEST_DIGITS = 4
@@ -67,7 +68,7 @@ def _none(prefix: str) -> str:
 
 
 def _several(prefix: str, matches: Sequence[WorkflowRun]) -> str:
-    shown = [f"  {run.pk}  {run.name}  {run.state}" for run in matches[:_SHOWN]]
+    shown = [f"  {run.pk}  {printable(run.name)}  {run.state}" for run in matches[:_SHOWN]]
     if len(matches) > _SHOWN:
         shown.append("  and more")
     return "\n".join([f"Several runs have an id that begins with {prefix}. Give more digits of one of these:", *shown])

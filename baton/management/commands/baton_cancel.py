@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from baton.management.refusals import refusals
 from baton.management.runs import find_run, run_prefix
+from baton.management.terminal import printable
 from baton.models import WorkflowRun
 from baton.states import RunState
 
@@ -48,11 +49,11 @@ class Command(BaseCommand):
             return
         for run, is_cancelled in done:
             if is_cancelled:
-                self.stdout.write(f"Run {run.pk} ({run.name}) is cancelled.")
+                self.stdout.write(f"Run {run.pk} ({printable(run.name)}) is cancelled.")
         if error:
             raise CommandError(error)
 
 
 def _why_not(run: WorkflowRun) -> str:
-    sentence = f"Run {run.pk} ({run.name}) has ended as {run.state} already, so there is nothing to cancel."
+    sentence = f"Run {run.pk} ({printable(run.name)}) has ended as {run.state} already, so there is nothing to cancel."
     return sentence if run.state == RunState.COMPLETED else f"{sentence} Use baton_retry to run its failed part again."

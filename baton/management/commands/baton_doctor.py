@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from typing import Any
 
 from django.core.management.base import BaseCommand
 
 from baton.doctor import WAIT_SECONDS, Finding, examine
+from baton.management.terminal import printable
 
 _INDENT = " " * 9
 
@@ -49,15 +50,18 @@ class Command(BaseCommand):
 
 def _told(finding: Finding) -> str:
     # One line each, so that a command in it can be copied.
-    lines = [f"{finding.severity:<8} {finding.id}", f"{_INDENT}{finding.sentence}"]
+    lines = [f"{finding.severity:<8} {finding.id}", f"{_INDENT}{printable(finding.sentence)}"]
     if finding.fix:
-        lines.append(f"{_INDENT}Fix: {finding.fix}")
+        lines.append(f"{_INDENT}Fix: {printable(finding.fix)}")
     return "\n".join(lines)
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
     if not 0 <= value <= 600:
-        msg = f"{text} is not between 0 and 600"
-        raise ValueError(msg)
+        msg = f"{text!r} is not a number of seconds from 0 to 600"
+        raise ArgumentTypeError(msg)
     return value

@@ -12,6 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from baton.management.listing import document_of, lines_of
+from baton.management.refusals import refusals
 from baton.management.terminal import Terminal, leaving_quietly, options_of_terminal
 from baton.queries import MOST_RUNS, runs
 from baton.states import RunState
@@ -64,7 +65,8 @@ class Command(BaseCommand):
     ) -> None:
         """List what was asked for."""
         try:
-            page = runs(state, name, search, since, until, limit, after)
+            with refusals(self, as_json=as_json):
+                page = runs(state, name, search, since, until, limit, after)
         except ValueError as exc:
             raise CommandError(str(exc), returncode=2) from exc
         terminal = Terminal.of(self.stdout, **options_of_terminal(options))

@@ -12,6 +12,7 @@ from django.core.management.base import BaseCommand
 from baton.engine.retry import retry_run
 from baton.management.refusals import refusals
 from baton.management.runs import find_run, run_prefix
+from baton.management.terminal import printable
 
 _SHOWN = 20
 
@@ -46,7 +47,7 @@ class Command(BaseCommand):
             told = {"ok": True, "id": str(found.pk), "name": found.name, "round": found.round, "dry_run": dry_run}
             self.stdout.write(json.dumps({**told, "reruns": plan.reruns, "keeps": plan.keeps}))
             return
-        which = f"run {found.pk} ({found.name})"
+        which = f"run {found.pk} ({printable(found.name)})"
         self.stdout.write(
             f"Nothing was changed. A retry of {which} would do this:"
             if dry_run
@@ -58,4 +59,4 @@ class Command(BaseCommand):
 
 def _listed(names: Sequence[str]) -> str:
     more = [f"and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
-    return ", ".join([*names[:_SHOWN], *more]) or "nothing"
+    return ", ".join([*map(printable, names[:_SHOWN]), *more]) or "nothing"

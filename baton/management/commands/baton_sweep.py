@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import close_old_connections, connections
 
+from baton.management.refusals import refusals
+from baton.management.terminal import printable
 from baton.sweep import SweepReport, check, sweep
 
 USAGE_ERROR = 2
@@ -68,7 +70,8 @@ class Command(BaseCommand):
 
     def _sweep(self, *, prune: bool, dry_run: bool, as_json: bool) -> None:
         progress = None if as_json or dry_run else self._print_batch
-        report = sweep(prune=prune, dry_run=dry_run, progress=progress)
+        with refusals(self, as_json=as_json):
+            report = sweep(prune=prune, dry_run=dry_run, progress=progress)
         self._print(report, as_json=as_json)
         if report.errors:
             raise CommandError(_failures(report))
@@ -81,7 +84,7 @@ class Command(BaseCommand):
             try:
                 report = sweep(prune=prune, progress=None if as_json else self._print_batch)
             except Exception as exc:  # noqa: BLE001 - the database may be away for a while; the watch stays
-                self.stderr.write(f"This pass failed, the next follows in {interval:g} s: {exc}")
+                self.stderr.write(f"This pass failed, the next follows in {interval:g} s: {printable(str(exc))}")
                 connections.close_all()
             else:
                 if as_json or report.work or report.rung or report.pruned or report.errors:
@@ -92,11 +95,12 @@ class Command(BaseCommand):
             stop.wait(interval)
 
     def _check(self, *, as_json: bool) -> None:
-        broken = check()
+        with refusals(self, as_json=as_json):
+            broken = check()
         if as_json:
             self.stdout.write(json.dumps({"ok": not broken, "broken": broken}))
         else:
-            self.stdout.write("\n".join(broken) or "Every invariant holds.")
+            self.stdout.write("\n".join(map(printable, broken)) or "Every invariant holds.")
         if broken:
             raise SystemExit(1)
 
@@ -126,10 +130,13 @@ def _contradictions(asked: dict[str, bool]) -> Iterator[tuple[str, str]]:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
     if not 0 < value <= 86_400:
-        msg = f"{text} is not between 0 and 86400"
-        raise ValueError(msg)
+        msg = f"{text!r} is not a number of seconds above 0 and up to 86400"
+        raise ArgumentTypeError(msg)
     return value
 
 
@@ -143,5 +150,5 @@ def _counts(report: SweepReport) -> str:
 
 
 def _failures(report: SweepReport) -> str:
-    parts = "; ".join(f"{name}: {error}" for name, error in report.errors.items())
+    parts = "; ".join(f"{name}: {printable(error)}" for name, error in report.errors.items())
     return f"Parts of the sweep failed, the others ran: {parts}"

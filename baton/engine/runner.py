@@ -115,7 +115,7 @@ def take(connection: BaseDatabaseWrapper, queue: str) -> Held | None:
 def _follow_up(connection: BaseDatabaseWrapper, claim: Claim, settled: Settled) -> None:
     """What follows a commit. It must not cost this worker the step that it has claimed with that commit."""
     try:
-        announce(settled.transitions)
+        announce(settled.transitions, may_end=settled.asks_finish)
         call_hooks(connection, settled.falls)
         if settled.asks_finish:
             finish(connection, claim.run_id)

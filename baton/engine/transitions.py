@@ -15,8 +15,8 @@ from baton.states import StepState
 from baton.telemetry import is_heard, send, step_transitioned, timestamp
 
 steps_announced = Signal()
-"""What one announcement tells, all at once: ``steps``, a list of what ``step_transitioned`` carries. Not public: it is
-for who passes many changes on together."""
+"""What one announcement tells, all at once: ``steps``, a list of what ``step_transitioned`` carries, and ``may_end``.
+Not public: it is for who passes many changes on together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,15 +70,20 @@ class Transition:
         }
 
 
-def announce(transitions: Sequence[Transition]) -> None:
-    """Send the signals; costs nothing when nobody listens."""
+def announce(transitions: Sequence[Transition], *, may_end: bool = False) -> None:
+    """Send the signals; costs nothing when nobody listens.
+
+    Args:
+        transitions: In order.
+        may_end: Whether the end of the run may follow at once.
+    """
     tracing.count_transitions(transitions)
     is_heard_singly = is_heard(step_transitioned)
     if not is_heard_singly and not is_heard(steps_announced):
         return
     now = timestamp()
     payloads = [each.payload(now) for each in transitions]
-    send(steps_announced, steps=payloads)
+    send(steps_announced, steps=payloads, may_end=may_end)
     if is_heard_singly:
         for payload in payloads:
             send(step_transitioned, **payload)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import logging
 import math
 import multiprocessing.util
@@ -38,6 +39,8 @@ PLAIN_EVENTS_A_SECOND = 32
 """Above these a second even few share a message."""
 PAUSE_SECONDS = 0.05
 """How long events wait for others, while there are many."""
+ENDING_SECONDS = 0.003
+"""How long what may be the last step of a run waits for the finished message."""
 FOLLOWING_SECONDS = 0.05
 """How long the end of a run waits for what other workers have to tell about it, at most half of the time."""
 OUTAGE_SECONDS = (1.0, 2.0, 4.0)
@@ -48,14 +51,12 @@ IDLE_SECONDS = 30.0
 """After how long the thread of an idle process ends and gives its connections back."""
 
 
-def publish(
-    events: Sequence[Event], *, can_wait: bool = False, is_ending: bool = False, after_others: bool = False
-) -> None:
+def publish(events: Sequence[Event], *, within: float, is_ending: bool = False, after_others: bool = False) -> None:
     """Send events to their groups. Nothing is raised.
 
     Args:
         events: In order.
-        can_wait: Whether they may wait a moment, so that more go in one message.
+        within: How many seconds they may wait for others, so that more go in one message. Nothing waits after a pause.
         is_ending: Return only when they were sent, or cannot be.
         after_others: Whether to let other processes send first what they have.
     """
@@ -68,7 +69,7 @@ def publish(
             return
         if after_others:
             background.let_others_send()
-        background.put(events, can_wait=can_wait)
+        background.put(events, within=within)
         if is_ending:
             background.flush()
     except Exception as exc:  # noqa: BLE001 - whatever a layer raises must not fail a step
@@ -219,7 +220,9 @@ class Background:
         self._put = 0
         self._handled = 0
         self._overflown = 0
-        self._is_urgent = False
+        self._sent_at = -math.inf
+        self._due_at = math.inf
+        """When the events that wait are to be sent, by the monotonic clock."""
         self._is_closing = False
         self._plain = Allowance(most=PLAIN_EVENTS_A_SECOND, a_second=PLAIN_EVENTS_A_SECOND)
         self._following = Allowance(most=1.0, a_second=0.5)
@@ -227,10 +230,10 @@ class Background:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
-        self._sleeps: str | None = None
-        """What would wake the thread: ``anything``, or only what is ``urgent``."""
+        self._sleeps_until = -math.inf
+        """Until when the thread sleeps, if nothing is due before; long past while it is awake."""
 
-    def put(self, events: Sequence[Event], *, can_wait: bool) -> None:
+    def put(self, events: Sequence[Event], *, within: float) -> None:
         """Have events sent."""
         if self._pid != os.getpid():
             # A fork copies neither threads nor who holds a lock; what waits is sent by the parent.
@@ -245,10 +248,10 @@ class Background:
                 self._events.popleft()
                 self._handled += 1
                 self._overflown += 1
-            self._is_urgent |= not can_wait
+            self._due_at = min(self._due_at, time.monotonic() + within, self._sent_at + PAUSE_SECONDS)
             if self._thread is None or not self._thread.is_alive():
                 self._start()
-            elif self._sleeps == "anything" or (self._sleeps and self._is_urgent):
+            elif self._due_at < self._sleeps_until:
                 self._rouse()
 
     def let_others_send(self) -> None:
@@ -275,7 +278,7 @@ class Background:
             return
         with self._changed:
             self._is_closing = True
-            if self._sleeps:
+            if self._sleeps_until > -math.inf:
                 self._rouse()
         thread.join(timeout)
 
@@ -286,7 +289,7 @@ class Background:
 
     def _rouse(self) -> None:
         assert self._loop is not None  # noqa: S101 - it sleeps, so it has begun
-        self._sleeps = None
+        self._sleeps_until = -math.inf
         self._loop.call_soon_threadsafe(self._wake.set)
 
     def _run(self) -> None:
@@ -297,45 +300,38 @@ class Background:
 
     async def _send_all(self) -> None:
         self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
-        sent_at = -math.inf
-        while events := await self._next(sent_at):
+        while events := await self._next():
             await self._send_or_drop(events)
-            sent_at = time.monotonic()
 
-    async def _next(self, sent_at: float) -> list[Event]:
+    async def _next(self) -> list[Event]:
         """Wait for the next round of events, none at the end."""
-        is_roused = True
+        idle_until = time.monotonic() + IDLE_SECONDS
         while True:
             with self._changed:
-                if self._events:
-                    seconds = sent_at + PAUSE_SECONDS - time.monotonic()
-                    if self._is_urgent or self._is_closing or seconds <= 0:
-                        return self._taken()
-                    self._sleeps = "urgent"
-                elif self._is_closing or not is_roused:
+                now = time.monotonic()
+                if self._events and (self._is_closing or self._due_at <= now):
+                    return self._taken()
+                if not self._events and (self._is_closing or idle_until <= now):
                     self._thread = None
                     return []
-                else:
-                    seconds = IDLE_SECONDS
-                    self._sleeps = "anything"
+                until = self._due_at if self._events else idle_until
+                self._sleeps_until = until
                 self._wake.clear()
-            is_roused = await self._is_roused(seconds)
-            self._sleeps = None
+            await self._sleep(until - now)
+            self._sleeps_until = -math.inf
 
-    async def _is_roused(self, seconds: float) -> bool:
-        try:
+    async def _sleep(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
-        except TimeoutError:
-            return False
-        return True
 
     def _taken(self) -> list[Event]:
         events = list(islice(self._events, BATCHED_EVENTS))
         for _ in events:
             self._events.popleft()
+        self._sent_at = time.monotonic()
         if not self._events:
-            self._is_urgent = False
+            self._due_at = math.inf
         return events
 
     async def _send_or_drop(self, events: list[Event]) -> None:
@@ -350,7 +346,7 @@ class Background:
                 outage.begin(exc, lost=len(events) + len(self._events))
                 self._handled += len(events) + len(self._events)
                 self._events.clear()
-                self._is_urgent = False
+                self._due_at = math.inf
                 self._changed.notify_all()
             return
         outage.end()

@@ -79,7 +79,7 @@ _settled_here: dict[str, int] = {}
 """How many steps this process has seen settled, for the newest of the runs that have not ended here."""
 
 
-def hear_steps(*, steps: list[dict[str, Any]], **kwargs: Any) -> None:
+def hear_steps(*, steps: list[dict[str, Any]], may_end: bool, **kwargs: Any) -> None:
     """Receive ``steps_announced``."""
     events = [step_event(payload) for payload in steps]
     if not events:
@@ -88,7 +88,7 @@ def hear_steps(*, steps: list[dict[str, Any]], **kwargs: Any) -> None:
     for event in events:
         if event["state"] in SETTLED:
             _count_settled(event["workflow_id"])
-    publisher.publish(events, can_wait=_goes_on(events))
+    publisher.publish(events, within=_patience(events, may_end=may_end))
 
 
 def hear_finished(**payload: Any) -> None:
@@ -98,7 +98,7 @@ def hear_finished(**payload: Any) -> None:
     # that the finished message comes last.
     is_idle = _heard.last_state != StepState.EXECUTING
     can_follow = is_idle and 0 < settled_here < payload["total_count"]
-    publisher.publish([finished_event(payload)], is_ending=True, after_others=can_follow)
+    publisher.publish([finished_event(payload)], within=0.0, is_ending=True, after_others=can_follow)
 
 
 def _count_settled(workflow_id: str) -> None:
@@ -108,10 +108,13 @@ def _count_settled(workflow_id: str) -> None:
             del _settled_here[next(iter(_settled_here))]
 
 
-def _goes_on(events: list[Event]) -> bool:
-    """Whether this worker has more to say soon about the run of these events.
+def _patience(events: list[Event], *, may_end: bool) -> float:
+    """How long these events can wait for others, in seconds.
 
-    Otherwise they are sent at once: another worker may end the run, and its finished message comes last.
+    A worker that goes on with the run has more to say soon. One that leaves it sends what it has at once: another may
+    end the run, and its finished message comes last. If this is the end, the finished message follows in a moment.
     """
     first, last = events[0], events[-1]
-    return bool(last["state"] == StepState.EXECUTING.value and first["workflow_id"] == last["workflow_id"])
+    if last["state"] == StepState.EXECUTING and first["workflow_id"] == last["workflow_id"]:
+        return publisher.PAUSE_SECONDS
+    return publisher.ENDING_SECONDS if may_end else 0.0

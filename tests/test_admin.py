@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import pytest
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -523,7 +523,7 @@ def test_retry_of_a_run_shows_the_plan_and_then_runs_what_failed_again(operator)
 
     assert "2 steps run again. 1 step stays as it is." in asked
     assert "<dt>Runs again</dt><dd>parse, store</dd>" in asked
-    assert "<dt>Keeps its result</dt><dd>fetch</dd>" in asked
+    assert "<dt>Stays as it is</dt><dd>fetch</dd>" in asked
     assert 'value="Run 2 steps again"' in asked
     assert told(answer) == ["1 run was retried."]
     run.refresh_from_db()
@@ -538,13 +538,23 @@ def test_retry_from_a_step_is_offered_on_its_page(operator):
     assert f'href="{url}"' in text_of(operator, page_of(run.steps["b & c"]))
 
     asked = text_of(operator, url)
-    operator.post(url, {"confirmed": "yes", "from_step": "b & c"})
+    operator.post(url, {"confirmed": "yes"})
 
     assert "1 step runs again. 1 step stays as it is." in asked
-    assert 'name="from_step" value="b &amp; c"' in asked
     run.refresh_from_db()
     assert [run.steps[name].state for name in ("a", "b & c")] == ["completed", "available"]
     assert LogEntry.objects.get().get_change_message() == "Retried from step b & c, round 2."
+
+
+@pytest.mark.parametrize("name", [" b ", "b\nc", "b\r\nc"])
+def test_retry_from_a_step_finds_it_by_its_whole_name(operator, name):
+    run = drain(Workflow("x").add("a", steps.value).add(name, steps.value, deps=["a"]).insert())
+    url = f"{reverse('admin:baton_workflowrun_retry', args=[run.pk])}?{urlencode({'from_step': name}, quote_via=quote)}"
+    assert f'href="{url}"' in text_of(operator, page_of(run.steps[name]))
+
+    operator.post(url, {"confirmed": "yes"})
+
+    assert [node.state for node in run.steps.values()] == ["completed", "available"]
 
 
 def test_retry_that_is_not_possible_is_refused_in_words(operator):

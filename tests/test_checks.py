@@ -777,6 +777,8 @@ garbage = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3) | st.integers(), inner, max_size=2),
     max_leaves=4,
 )
+
+
 def test_w011_the_channel_layer_named_is_not_configured(settings):
     settings.BATON = {"CHANNEL_LAYER": "events"}
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
@@ -804,6 +806,13 @@ def test_w012_the_channel_layer_named_needs_channels(settings, monkeypatch):
             id="baton.W012",
         )
     ]
+
+
+def test_channel_layer_that_is_no_alias_is_told_once(settings):
+    settings.BATON = {"CHANNEL_LAYER": 5}
+    settings.CHANNEL_LAYERS = {}
+
+    assert [message.id for message in findings()] == ["baton.E001"]
 
 
 @pytest.mark.parametrize("baton", [{}, {"CHANNEL_LAYER": None}])
@@ -858,9 +867,7 @@ def test_whatever_settings_hold_the_checks_do_not_raise(baton, q_cluster, databa
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Django's own, for overriding DATABASES
-        with override_settings(
-            BATON=baton, Q_CLUSTER=q_cluster, DATABASES=databases, CHANNEL_LAYERS=channel_layers
-        ):
+        with override_settings(BATON=baton, Q_CLUSTER=q_cluster, DATABASES=databases, CHANNEL_LAYERS=channel_layers):
             messages = findings()
 
     assert all(str(message.id).startswith("baton.") and message.hint for message in messages)

@@ -113,7 +113,8 @@ def retry(model_admin: Any, request: HttpRequest, runs: QuerySet[WorkflowRun]) -
         The page that asks, or None once it is done or refused.
     """
     chosen = _chosen(model_admin, request, runs)
-    from_step = request.POST.get("from_step", request.GET.get("from_step", "")).strip()
+    # Of the address alone, also when the form is sent: a form's field would not keep the line breaks of a name.
+    from_step = request.GET.get("from_step", "")
     if "confirmed" in request.POST:
         _do_retry(model_admin, request, chosen, from_step)
         return None
@@ -138,7 +139,6 @@ def retry(model_admin: Any, request: HttpRequest, runs: QuerySet[WorkflowRun]) -
         "action": "retry_runs",
         "effects": planned,
         "refused": refused,
-        "from_step": from_step,
     }
     return _ask(model_admin, request, context, asks_reason=False)
 

@@ -16,8 +16,8 @@ from baton.checks.configured import TAG, listed, usable_settings
 def check_channel_layer(**kwargs: Any) -> Iterator[CheckMessage]:
     baton = getattr(django_settings, "BATON", {})
     alias = usable_settings().channel_layer
-    if alias is None or not isinstance(baton, dict) or "CHANNEL_LAYER" not in baton:
-        # Left to its default, the setting takes what is there.
+    if alias is None or not isinstance(baton, dict) or baton.get("CHANNEL_LAYER") != alias:
+        # Left to its default, the setting takes what is there; what it cannot be is another check's to say.
         return
     layers = getattr(django_settings, "CHANNEL_LAYERS", {})
     aliases = [name for name in layers if isinstance(name, str)] if isinstance(layers, dict) else []

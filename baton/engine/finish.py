@@ -28,13 +28,18 @@ _announcing: set[int] = set()
 """The completions that this process is announcing just now."""
 
 
-def finish(connection: BaseDatabaseWrapper, run_id: UUID) -> bool:
+def finish(connection: BaseDatabaseWrapper, run_id: UUID, *, waits_briefly: bool = False) -> bool:
     """Note and announce the ending of a run if nothing of it is unsettled.
+
+    Args:
+        connection: To Baton's database.
+        run_id: The run.
+        waits_briefly: Raise where somebody keeps a lock on the run (the sweep).
 
     Returns:
         Whether this call was the one that ended it.
     """
-    ending = _note_ending(connection, run_id)
+    ending = _note_ending(connection, run_id, waits_briefly=waits_briefly)
     if ending is not None:
         announce_ending(connection, **ending)
     return ending is not None
@@ -102,7 +107,9 @@ def is_announcing(completion_id: int) -> bool:
     return completion_id in _announcing
 
 
-def _note_ending(connection: BaseDatabaseWrapper, run_id: UUID) -> dict[str, Any] | None:
+def _note_ending(
+    connection: BaseDatabaseWrapper, run_id: UUID, *, waits_briefly: bool = False
+) -> dict[str, Any] | None:
     key = sql.uuid_param(connection, run_id)
     rows = sql.fetch(connection, sql.ENDING, [key])
     if not rows or rows[0][0] != RunState.RUNNING:
@@ -116,6 +123,8 @@ def _note_ending(connection: BaseDatabaseWrapper, run_id: UUID) -> dict[str, Any
     values = [key, round_, outcome, encode(failed_steps), len(failed_steps), total, not unheard]
     known_at = time.monotonic()
     with transaction.atomic(using=connection.alias):
+        if waits_briefly:
+            sql.wait_briefly(connection)
         inserted = sql.fetch(connection, sql.COMPLETE, values)
         if not inserted:
             return None

@@ -93,6 +93,8 @@ def settle(
         What was done; stale when the step had been taken from this worker.
     """
     with transaction.atomic(using=connection.alias):
+        if expired_only:
+            sql.wait_briefly(connection)
         ready: list[_Locked] = []
         if not verdict.settles:
             settled = _put_off(connection, claim, verdict, expired_only)

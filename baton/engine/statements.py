@@ -24,6 +24,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from baton.conf import get_settings
 
+_LOCK_NOT_AVAILABLE = "55P03"
 _SQLITE_NOW = "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')"
 _SPELLINGS = {
     "postgresql": {
@@ -134,6 +135,17 @@ def _psycopg_cursor() -> Any:
     import psycopg  # noqa: PLC0415 - only where PostgreSQL is used
 
     return psycopg.Cursor
+
+
+def wait_briefly(connection: BaseDatabaseWrapper) -> None:
+    """Let this transaction fail with ``OperationalError`` where it would wait long for a lock; see ``is_locked``."""
+    if connection.vendor == "postgresql":
+        fetch(connection, WAIT_BRIEFLY, [])
+
+
+def is_locked(error: BaseException) -> bool:
+    """True for what ``wait_briefly`` makes of a lock that somebody keeps."""
+    return getattr(error.__cause__, "sqlstate", None) == _LOCK_NOT_AVAILABLE
 
 
 def uuid_param(connection: BaseDatabaseWrapper, value: UUID) -> UUID | str:
@@ -435,6 +447,15 @@ PROGRESS = Statement("""
     UPDATE baton_workflownode SET progress = %s, version = version + 1, changed_at = <now>
     WHERE id = %s AND fence = %s AND state = 'executing'
 """)
+
+# The sweep ------------------------------------------------------------------------------------------------------
+
+WAIT_BRIEFLY = Statement("SELECT set_config('lock_timeout', '2000', TRUE)")
+"""Wait two seconds at most for a lock in this transaction (PostgreSQL).
+
+A host that vanished in the middle of a settle leaves its locks until the server finds its connection dead: that may
+take hours, and the sweep has other rows to mend.
+"""
 
 # Step logs ------------------------------------------------------------------------------------------------------
 

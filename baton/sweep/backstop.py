@@ -58,7 +58,7 @@ def finish_settled_runs(connection: BaseDatabaseWrapper) -> Iterator[int]:
     def ended(run_ids: Iterable[UUID]) -> Iterator[bool]:
         for run_id in run_ids:
             with tolerance.over(f"run {run_id}", workflow_id=str(run_id)):
-                yield finish(connection, run_id)
+                yield finish(connection, run_id, waits_briefly=True)
 
     while is_full:
         rows = sql.fetch(connection, _UNFINISHED, [BATCH])

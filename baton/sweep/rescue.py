@@ -142,7 +142,7 @@ def _rescue(connection: BaseDatabaseWrapper, claim: Claim, *, now: datetime | No
     announce(settled.transitions)
     call_hooks(connection, settled.falls)
     if settled.asks_finish:
-        finish(connection, claim.run_id)
+        finish(connection, claim.run_id, waits_briefly=True)
     return True
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from django.db import InterfaceError, OperationalError
 
+from baton.engine.statements import is_locked
+
 logger = logging.getLogger("baton.sweep")
 
 
@@ -28,8 +30,11 @@ class Tolerance:
         """
         try:
             yield
-        except (InterfaceError, OperationalError):
-            raise
+        except (InterfaceError, OperationalError) as exc:
+            if not is_locked(exc):
+                raise
+            logger.warning("Somebody keeps a lock on %s, which the sweep would mend.", what, extra=about)
+            self._first = self._first or exc
         except Exception as exc:
             logger.exception("The sweep could not mend %s.", what, extra=about)
             self._first = self._first or exc

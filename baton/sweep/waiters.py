@@ -122,6 +122,7 @@ def mend_waiter(connection: BaseDatabaseWrapper, node_id: int) -> bool:
         Whether there was anything to do.
     """
     with transaction.atomic(using=connection.alias):
+        sql.wait_briefly(connection)
         # Whoever could change the answer locks the waiter too: settles and cascades lock what hangs on them.
         rows = sql.fetch(connection, _LOCK_WAITER, [node_id])
         if not rows:
@@ -186,6 +187,7 @@ def _cancel(connection: BaseDatabaseWrapper, waiter: _Waiter, reason: str, cause
         return rows[0][0] if rows else None
 
     with transaction.atomic(using=connection.alias):
+        sql.wait_briefly(connection)
         fall = cascade(
             connection,
             waiter.id,
@@ -198,7 +200,7 @@ def _cancel(connection: BaseDatabaseWrapper, waiter: _Waiter, reason: str, cause
         return False
     announce([*own, *fall.transitions])
     call_hooks(connection, [Fall(node_id=waiter.id, reason=reason, hook=hook), *fall.falls])
-    finish(connection, waiter.run_id)
+    finish(connection, waiter.run_id, waits_briefly=True)
     return True
 
 

@@ -145,6 +145,7 @@ def parameters(run: WorkflowRun) -> dict[str, list[Any]]:
         "statements.HOLDS": [ready, 1],
         "statements.PROGRESS": ["{}", ready, 1],
         "statements.STAND_ASIDE": [],
+        "statements.WAIT_BRIEFLY": [],
         "statements.READ_LOG": [ready],
         "statements.WRITE_LOG": [1, "[]", ready],
         "statements.TAKE_HOOK": [waiting, "cancelled"],

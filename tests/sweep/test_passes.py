@@ -265,6 +265,32 @@ def test_lost_step_that_cannot_be_mended_does_not_keep_the_others_waiting(caplog
     WorkflowNode.objects.filter(pk=broken).update(attempt_log=[])
 
 
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("what", ["the step", "its dependent"])
+def test_lock_that_somebody_keeps_does_not_stop_the_sweep(what):
+    chain = Workflow("x").add("a", steps.nothing).add("b", steps.nothing, deps=["a"])
+    locked, other = chain.insert(), lost()
+    claim(connection, locked.steps["a"].pk, worker="elsewhere:1")
+    expire_leases(locked)
+    node = locked.steps["a" if what == "the step" else "b"]
+    WorkflowNode.objects.filter(run=locked, name="a").update(max_attempts=1)
+    holder = connection.copy()
+
+    with holder.cursor() as cursor:
+        holder.set_autocommit(False)
+        cursor.execute("SELECT 1 FROM baton_workflownode WHERE id = %s FOR UPDATE", [node.pk])
+        report = sweep()
+        holder.rollback()
+    holder.close()
+
+    assert (report.rescued, list(report.errors)) == (1, ["rescued"])
+    assert other.steps["a0"].attempts[-1]["outcome"] == "worker_lost"
+    assert locked.steps["a"].state == "executing"
+    assert sweep().rescued == 1
+    assert (locked.steps["a"].state, locked.steps["b"].state) == ("discarded", "cancelled")
+
+
 def test_ending_that_cannot_be_announced_does_not_keep_the_others_waiting():
     runs = [drain(Workflow("y").add("a", steps.nothing).insert()) for _ in range(3)]
     Completion.objects.update(announced_at=None, finished_at=timezone.now() - timedelta(hours=1))

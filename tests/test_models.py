@@ -80,6 +80,15 @@ def test_unknown_step_of_a_run_is_told():
     assert isinstance(refusal.value, KeyError | LookupError)
 
 
+@pytest.mark.parametrize("name", ["a\0", "\ud800"])
+def test_text_that_no_database_stores_names_no_step(name):
+    run = Workflow("x").add("a", steps.nothing).insert()
+
+    assert name not in run.steps
+    with pytest.raises(StepNotFoundError):
+        _ = run.steps[name]
+
+
 def test_each_look_at_a_step_reads_it_afresh():
     run = some_run()
     found = run.steps

@@ -289,8 +289,10 @@ def _progress(node: WorkflowNode) -> str:
     told = node.progress
     if not isinstance(told, dict):
         return ""
-    text = f"{told.get('current')} of {told.get('total')}"
-    return f"{text}: {printable(str(told['message']))}" if told.get("message") else text
+    text = str(told.get("current"))
+    if told.get("total") is not None:
+        text += f" of {told['total']}"
+    return printable(f"{text}: {told['message']}" if told.get("message") else text)
 
 
 def _moment(moment: datetime | None) -> str | None:

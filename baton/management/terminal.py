@@ -8,7 +8,7 @@ import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.core.management.base import OutputWrapper
@@ -88,6 +88,11 @@ class Terminal:
             plain = text.translate(_IN_ASCII).translate(_SYMBOLS_IN_ASCII)
             return plain.encode(self.encoding, "backslashreplace").decode(self.encoding)
         return text
+
+
+def tell(stdout: OutputWrapper, *sentences: str) -> None:
+    """Print sentences whole, each on a line of its own; what the output cannot encode is told by its escape."""
+    replace(Terminal.of(stdout, no_color=True, force_color=False), width=None).write(*sentences)
 
 
 _SYMBOLS_IN_ASCII = str.maketrans({symbol: ascii_symbol for symbol, ascii_symbol, _ in _MARKS.values()})

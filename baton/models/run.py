@@ -205,14 +205,14 @@ class Steps(Mapping[str, "WorkflowNode"]):
         self._run = run
 
     def __getitem__(self, name: str | Enum) -> WorkflowNode:
-        name = str(getattr(name, "value", name))
-        node = self._run.nodes.filter(name=name).first()
+        name = _text(name)
+        node = self._named(name).first()
         if node is None:
             raise StepNotFoundError(name, run=self._run.pk)
         return node
 
     def __contains__(self, name: object) -> bool:
-        return self._run.nodes.filter(name=str(getattr(name, "value", name))).exists()
+        return self._named(_text(name)).exists()
 
     def get(self, name: str | Enum, default: Any = None) -> Any:
         """The node of that name, or the default."""
@@ -237,3 +237,13 @@ class Steps(Mapping[str, "WorkflowNode"]):
 
     def __repr__(self) -> str:
         return f"<steps of run {self._run.pk}: {', '.join(self)}>"
+
+    def _named(self, name: str) -> models.QuerySet[WorkflowNode]:
+        # Text that no database stores names no step; asked for it, a database raises.
+        if "\0" in name or any("\ud800" <= letter <= "\udfff" for letter in name):
+            return self._run.nodes.none()
+        return self._run.nodes.filter(name=name)
+
+
+def _text(name: object) -> str:
+    return str(getattr(name, "value", name))

@@ -97,6 +97,21 @@ failed in 1 m 17 s, 4 of 4 steps settled, inserted at 2026-06-14 12:00:00, key o
     )
 
 
+@pytest.mark.parametrize(
+    ("progress", "told"),
+    [
+        ({"current": 3, "total": None, "message": ""}, "on host:1, 3"),
+        ({"current": "\x1b[31m", "total": "\x07", "message": "\x1b[2J"}, r"on host:1, \x1b[31m of \x07: \x1b[2J"),
+    ],
+)
+def test_progress_is_told_in_what_the_body_gave_and_printable(progress, told):
+    run = Workflow("ingest").add("a", steps.nothing).insert()
+    claim(connection, run.steps["a"].pk, worker="host:1")
+    run.nodes.update(progress=progress)
+
+    assert printed(run).rstrip().endswith(told)
+
+
 def test_graph_of_a_run_that_goes_on_shows_what_each_step_waits_for():
     later = NOON + timedelta(days=3650)
     run = (

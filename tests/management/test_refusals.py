@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from typing import Any
 from uuid import UUID
 
@@ -102,3 +102,35 @@ def test_names_of_several_runs_of_one_prefix_are_printable():
 def test_number_of_seconds_out_of_bounds_is_refused_with_the_bounds(command: tuple[str, ...], sentence: str):
     with pytest.raises(CommandError, match=f"{sentence}$"):
         call_command(*command, stdout=StringIO())
+
+
+def ascii_output() -> TextIOWrapper:
+    return TextIOWrapper(BytesIO(), encoding="ascii")
+
+
+@pytest.mark.parametrize("command", ["baton_retry", "baton_cancel"])
+def test_what_was_done_is_told_also_where_the_output_is_ascii(command: str):
+    run = Workflow("bücher").add("zählen", steps.discard).insert()
+    if command == "baton_retry":
+        drain(run)
+
+    call_command(command, run.pk, stdout=(out := ascii_output()))
+
+    out.seek(0)
+    assert r"(b\xfccher)" in out.read()
+
+
+def test_why_is_told_also_where_the_output_is_ascii():
+    run = drain(Workflow("x").add("a", steps.discard).insert())
+
+    call_command("baton_show", run.pk, "--why", "a", stdout=(out := ascii_output()))
+
+    out.seek(0)
+    assert out.read().startswith("Discarded")
+
+
+def test_name_that_no_database_stores_is_no_step():
+    run = run_of_evil_names()
+
+    with pytest.raises(CommandError, match=r"has no step named 'a\\udcff'"):
+        call_command("baton_show", run.pk, "--why", "a\udcff", stdout=StringIO())

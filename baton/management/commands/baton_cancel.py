@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from baton.management.refusals import refusals
 from baton.management.runs import find_run, run_prefix
-from baton.management.terminal import printable
+from baton.management.terminal import printable, tell
 from baton.models import WorkflowRun
 from baton.states import RunState
 
@@ -49,7 +49,7 @@ class Command(BaseCommand):
             return
         for run, is_cancelled in done:
             if is_cancelled:
-                self.stdout.write(f"Run {run.pk} ({printable(run.name)}) is cancelled.")
+                tell(self.stdout, f"Run {run.pk} ({printable(run.name)}) is cancelled.")
         if error:
             raise CommandError(error)
 

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from baton.doctor import WAIT_SECONDS, Finding, examine
-from baton.management.terminal import printable
+from baton.management.terminal import printable, tell
 
 _INDENT = " " * 9
 
@@ -43,7 +43,7 @@ class Command(BaseCommand):
         if as_json:
             self.stdout.write(json.dumps({"ok": is_well, "findings": [finding.as_dict() for finding in findings]}))
         else:
-            self.stdout.write("\n\n".join(map(_told, findings)) or "Nothing is wrong.")
+            tell(self.stdout, "\n\n".join(map(_told, findings)) or "Nothing is wrong.")
         if not is_well:
             raise SystemExit(1)
 

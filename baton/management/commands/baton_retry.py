@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand
 from baton.engine.retry import retry_run
 from baton.management.refusals import refusals
 from baton.management.runs import find_run, run_prefix
-from baton.management.terminal import printable
+from baton.management.terminal import printable, tell
 
 _SHOWN = 20
 
@@ -48,13 +48,14 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps({**told, "reruns": plan.reruns, "keeps": plan.keeps}))
             return
         which = f"run {found.pk} ({printable(found.name)})"
-        self.stdout.write(
+        tell(
+            self.stdout,
             f"Nothing was changed. A retry of {which} would do this:"
             if dry_run
-            else f"Round {found.round} of {which} has begun."
+            else f"Round {found.round} of {which} has begun.",
+            f"runs again: {_listed(plan.reruns)}",
+            f"is kept: {_listed(plan.keeps)}",
         )
-        self.stdout.write(f"runs again: {_listed(plan.reruns)}")
-        self.stdout.write(f"is kept: {_listed(plan.keeps)}")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from baton.explain.words import listed
 from baton.management.refusals import refusals
 from baton.management.runs import find_run, run_prefix
 from baton.management.showing import View, changes, follow, name_width
-from baton.management.terminal import Terminal, leaving_quietly, options_of_terminal, printable
+from baton.management.terminal import Terminal, leaving_quietly, options_of_terminal, printable, tell
 from baton.models import WorkflowNode, WorkflowRun
 from baton.states import RunState
 
@@ -65,7 +65,7 @@ class Command(BaseCommand):
             told = {"run": str(node.run_id), "step": node.name, "state": str(node.state), "why": node.explain()}
             self.stdout.write(json.dumps(told))
         else:
-            self.stdout.write(printable(node.explain()))
+            tell(self.stdout, printable(node.explain()))
 
 
 def _step(run: WorkflowRun, name: str) -> WorkflowNode:

@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import close_old_connections, connections
 
 from baton.management.refusals import refusals
-from baton.management.terminal import printable
+from baton.management.terminal import printable, tell
 from baton.sweep import SweepReport, check, sweep
 
 USAGE_ERROR = 2
@@ -100,7 +100,7 @@ class Command(BaseCommand):
         if as_json:
             self.stdout.write(json.dumps({"ok": not broken, "broken": broken}))
         else:
-            self.stdout.write("\n".join(map(printable, broken)) or "Every invariant holds.")
+            tell(self.stdout, "\n".join(map(printable, broken)) or "Every invariant holds.")
         if broken:
             raise SystemExit(1)
 

@@ -19,6 +19,7 @@ from scripts.processes import Program, leave, run_together, say
 from scripts.services import DATABASE_URL, REDIS_URL, postgres, valkey
 
 BROKERS = ("orm", "redis")
+FILES = ("tests/faults/test_crash_table.py", "tests/faults/test_outages.py")
 WORDS = {"SIGKILL": "killed", "SIGSTOP": "stopped"}
 
 
@@ -65,7 +66,7 @@ def _program(broker: str, report: Path, arguments: Sequence[str]) -> Program:
         "-q",
         "-p",
         "no:randomly",
-        "tests/faults/test_crash_table.py",
+        *FILES,
         *arguments,
     ]
     return Program(

@@ -41,15 +41,15 @@ class Suite:
     """The variables that name what it runs on."""
 
 
-# What stands together runs at the same time, one on each core: most tests wait more than they work.
+# What stands together runs at the same time: most tests wait more than they work.
 ROUNDS = (
     (
         Suite("SQLite", "sqlite", "orm", "not quiet"),
-        Suite("PostgreSQL", "postgres", "orm", "not quiet", (DATABASE_URL,)),
+        Suite("PostgreSQL", "postgres", "orm", "not quiet and not once", (DATABASE_URL,)),
+        Suite("PostgreSQL, Redis broker", "postgres", "redis", "broker", (DATABASE_URL, REDIS_URL)),
     ),
     (Suite("SQLite, what measures time", "sqlite", "orm", "quiet"),),
     (Suite("PostgreSQL, what measures time", "postgres", "orm", "quiet", (DATABASE_URL,)),),
-    (Suite("PostgreSQL, Redis broker", "postgres", "redis", "broker", (DATABASE_URL, REDIS_URL)),),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
@@ -17,9 +18,19 @@ from scripts.services import DATABASE_URL, REDIS_URL, postgres, valkey
 _brought = contextlib.ExitStack()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what one database is enough for: how commands behave as processes; what they do is tested on both."""
+    for item in items:
+        if item.nodeid.startswith("tests/management/") and item.get_closest_marker("slow"):
+            item.add_marker("once")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests() -> Generator[None]:
     """Start what is wanted and not there, and say where it is as the environment would have."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell without a terminal starts what is in the background so, and our children would be deaf to Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if "BATON_TEST_FOLDER" not in os.environ:
         os.environ["BATON_TEST_FOLDER"] = str(_brought.enter_context(_folder()))
     if os.environ.get("BATON_TEST_DB") == "postgres":

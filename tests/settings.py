@@ -45,7 +45,7 @@ def _postgres() -> dict[str, Any]:
         "HOST": url.hostname or "",
         "PORT": url.port or "",
         "CONN_MAX_AGE": None,
-        "TEST": {"NAME": "test_baton"},
+        "TEST": {"NAME": f"test_baton_{BROKER}"},  # suites of both brokers share a server
     }
 
 

@@ -33,7 +33,7 @@ Notes = dict[str, list[dict[str, Any]]]
 
 IN_PROCESS = 200
 ON_A_CLUSTER = 30
-RETRIED_IN_PROCESS = 100
+RETRIED_IN_PROCESS = 50
 RETRIED_ON_A_CLUSTER = 15
 MAX_STEPS = 60
 TIMEOUT = 0.5
@@ -323,7 +323,7 @@ def test_200_random_graphs_come_to_what_the_rules_say(tmp_path):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_100_random_graphs_retried_twice_come_to_what_the_rules_say(tmp_path):
+def test_50_random_graphs_retried_twice_come_to_what_the_rules_say(tmp_path):
     seen: list[tuple[str | None, Ending | None]] = []
     events: list[dict[str, Any]] = []
     endings: list[str] = []

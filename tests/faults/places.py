@@ -122,7 +122,7 @@ def plant(folder: Path, role: str) -> None:
         import baton.sweep.lease
 
         # Another sweeper takes over within the time that these tests have.
-        baton.sweep.lease.LEASE_SECONDS = 2.0
+        baton.sweep.lease.LEASE_SECONDS = 1.0
     for place in PLACES.values():
         if place.role != role:
             continue

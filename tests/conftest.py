@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -114,6 +115,29 @@ def restartable_postgres(transactional_db: None) -> Iterator[Postgres]:
         finally:
             connections.close_all()
             database.update(usual)
+
+
+@pytest.fixture
+def no_table_of_sightings(transactional_db: None) -> Iterator[None]:
+    """Who was seen serving a queue cannot be read."""
+    with _away("baton_queuesighting"):
+        yield
+
+
+@pytest.fixture
+def no_sweeper_s_lease(transactional_db: None) -> Iterator[None]:
+    """No sweep can begin."""
+    with _away("baton_sweeplease"):
+        yield
+
+
+@contextlib.contextmanager
+def _away(table: str) -> Iterator[None]:
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {table} RENAME TO away")
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE away RENAME TO {table}")
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def test_deployment_page_works_word_for_word_with_plain_processes_for_units(
         project.environment |= server
         project.run("django-admin startproject mysite")
         project.run("cd mysite")
-        project.run("python manage.py startapp shop".replace("python manage.py", "django-admin"))
+        project.run("django-admin startapp shop")
         settings = project.folder / "mysite" / "settings.py"
         settings.write_text(settings.read_text() + INSTALLED)
         for block in blocks_of(PAGE):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -425,17 +425,8 @@ def test_channel_layer_that_is_not_used_is_not_looked_at(settings):
 # All of it
 
 
-@pytest.fixture
-def _no_table_of_sightings(transactional_db) -> Iterator[None]:
-    with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE baton_queuesighting RENAME TO away")
-    yield
-    with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE away RENAME TO baton_queuesighting")
-
-
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.usefixtures("_no_table_of_sightings")
+@pytest.mark.usefixtures("no_table_of_sightings")
 def test_part_that_cannot_be_looked_at_is_a_finding_and_the_others_are_looked_at(settings):
     SweepLease.objects.all().delete()
 

@@ -20,6 +20,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from baton import tracing
 from baton.conf import get_settings
 from baton.engine import statements as sql
+from baton.models import Completion
 from baton.states import RunState, WorkflowOutcome
 from baton.telemetry import ANNOUNCED_FAILURES, is_heard, send, timestamp, workflow_failed, workflow_finished
 from baton.values import encode
@@ -100,6 +101,30 @@ def announce_ending(
         sql.execute(connection, sql.ANNOUNCED, [completion_id])
     finally:
         _announcing.discard(completion_id)
+
+
+def announce_noted(connection: BaseDatabaseWrapper, completion_id: int) -> bool:
+    """Announce an ending whose announcer seems to have died.
+
+    Returns:
+        Whether it was still unannounced.
+    """
+    known_at = time.monotonic()
+    noted = Completion.objects.using(connection.alias).select_related("run")
+    ending = noted.filter(pk=completion_id, announced_at__isnull=True).first()
+    if ending is None:
+        return False
+    announce_ending(
+        connection,
+        completion_id=ending.pk,
+        run_id=ending.run_id,
+        workflow_name=ending.run.name,
+        outcome=ending.outcome,
+        failed_steps=ending.failed_steps,
+        total_count=ending.total_count,
+        known_at=known_at,
+    )
+    return True
 
 
 def is_announcing(completion_id: int) -> bool:

@@ -18,7 +18,7 @@ from baton import q2
 from baton.conf import get_settings
 from baton.engine import statements as sql
 from baton.engine.cascade import Fall
-from baton.engine.finish import announce_ending, finish, finish_within, is_announcing
+from baton.engine.finish import announce_noted, finish, finish_within, is_announcing
 from baton.engine.hooks import call_hooks
 from baton.exceptions import KeyInUseError, NothingToRetryError, RunNotSettledError, StepNotFoundError
 from baton.graph import topological_order
@@ -113,7 +113,7 @@ def _end_round(connection: BaseDatabaseWrapper, run_id: UUID) -> None:
 def _announce_left_over(connection: BaseDatabaseWrapper, run_id: UUID) -> None:
     if not is_heard(workflow_finished, workflow_failed):
         return
-    noted = Completion.objects.using(connection.alias).select_related("run").order_by("round")
+    noted = Completion.objects.using(connection.alias).order_by("round")
     patient_until = time.monotonic() + _PATIENCE_SECONDS
     while (ending := noted.filter(run=run_id, announced_at__isnull=True).first()) is not None:
         if is_announcing(ending.pk):
@@ -124,16 +124,7 @@ def _announce_left_over(connection: BaseDatabaseWrapper, run_id: UUID) -> None:
             # Whoever noted it is most likely alive, and about to.
             time.sleep(_POLL_SECONDS)
             continue
-        announce_ending(
-            connection,
-            completion_id=ending.pk,
-            run_id=run_id,
-            workflow_name=ending.run.name,
-            outcome=ending.outcome,
-            failed_steps=ending.failed_steps,
-            total_count=ending.total_count,
-            known_at=time.monotonic(),
-        )
+        announce_noted(connection, ending.pk)
 
 
 # The plan -------------------------------------------------------------------------------------------------------------

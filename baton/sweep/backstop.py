@@ -14,10 +14,10 @@ from django.utils import timezone
 from baton import q2
 from baton.conf import get_settings
 from baton.engine import statements as sql
-from baton.engine.finish import announce_ending, finish
+from baton.engine.finish import announce_noted, finish
 from baton.models import Completion, QueueSighting
 from baton.sweep.lease import LEASE_SECONDS
-from baton.sweep.rescue import queues_that_wait
+from baton.sweep.rescue import probed, queues_that_wait
 from baton.sweep.tolerance import Tolerance
 from baton.telemetry import is_heard, workflow_failed, workflow_finished
 
@@ -86,7 +86,7 @@ def reannounce(connection: BaseDatabaseWrapper) -> Iterator[int]:
     def announced(pks: Iterable[int]) -> Iterator[bool]:
         for pk in pks:
             with tolerance.over(f"completion {pk}"):
-                yield _announce(connection, pk)
+                yield announce_noted(connection, pk)
 
     while is_full:
         unannounced = list(_unannounced(connection).values_list("pk", flat=True)[:BATCH])
@@ -144,31 +144,9 @@ def _unannounced(connection: BaseDatabaseWrapper) -> QuerySet[Completion]:
     return found.filter(announced_at__isnull=True, finished_at__lt=before).order_by("finished_at")
 
 
-def _announce(connection: BaseDatabaseWrapper, pk: int) -> bool:
-    known_at = time.monotonic()
-    noted = Completion.objects.using(connection.alias).select_related("run")
-    each = noted.filter(pk=pk, announced_at__isnull=True).first()
-    if each is None:
-        return False
-    announce_ending(
-        connection,
-        completion_id=each.pk,
-        run_id=each.run_id,
-        workflow_name=each.run.name,
-        outcome=each.outcome,
-        failed_steps=each.failed_steps,
-        total_count=each.total_count,
-        known_at=known_at,
-    )
-    return True
-
-
 def _ready_queues(connection: BaseDatabaseWrapper) -> list[str]:
-    """The queues in which something is ready, one probe of the index each."""
-    queues: list[str] = []
-    while rows := sql.fetch(connection, _READY_QUEUE, [queues[-1] if queues else ""]):
-        queues.append(rows[0][0])
-    return queues
+    """The queues in which something is ready."""
+    return probed(connection, _READY_QUEUE)
 
 
 def _has_waited(connection: BaseDatabaseWrapper, queue: str) -> bool:

@@ -99,9 +99,14 @@ def count_due(connection: BaseDatabaseWrapper) -> int:
 
 
 def queues_that_wait(connection: BaseDatabaseWrapper) -> list[str]:
-    """The queues in which something waits for a time, one probe of the index each."""
+    """The queues in which something waits for a time."""
+    return probed(connection, _DUE_QUEUE)
+
+
+def probed(connection: BaseDatabaseWrapper, next_queue: sql.Statement) -> list[str]:
+    """The queues that a statement finds, each after the one before: one probe of its index for each."""
     queues: list[str] = []
-    while rows := sql.fetch(connection, _DUE_QUEUE, [queues[-1] if queues else ""]):
+    while rows := sql.fetch(connection, next_queue, [queues[-1] if queues else ""]):
         queues.append(rows[0][0])
     return queues
 

@@ -42,11 +42,6 @@ class Place:
     redis: bool = True
     """Reached under the Redis broker, too."""
 
-    @property
-    def module(self) -> str:
-        """Where the function is looked up by its caller."""
-        return self.move.rpartition(".")[0]
-
 
 IN_BODY = "in the body"
 BEFORE_ENDING = "before the ending is noted"
@@ -90,7 +85,7 @@ PLACES: dict[str, Place] = {
         Place(name="sweep: after an ending", move=f"{_FINISH}.announce_ending", role=SWEEP, after=BEFORE_ENDING),
         Place(
             name="sweep: before an announcement",
-            move="baton.sweep.backstop.announce_ending",
+            move=f"{_FINISH}.announce_ending",
             role=SWEEP,
             after=BEFORE_ANNOUNCEMENT,
         ),

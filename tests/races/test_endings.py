@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
 
 from baton import Workflow
 from baton.models import Completion, WorkflowRun
 from baton.sweep import check, sweep
-from baton.telemetry import workflow_finished
 from tests.behaviours import follow, meet
 from tests.interpreter import Act
 from tests.races.pairs import REPEATS, claims, copies, perform, race
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def endings() -> Iterator[list[str]]:
-    """The runs that were announced as finished, each as often as it was."""
-    announced: list[str] = []
-
-    def record(workflow_id: str, **payload: Any) -> None:
-        announced.append(workflow_id)
-
-    workflow_finished.connect(record)
-    yield announced
-    workflow_finished.disconnect(record)
 
 
 def end_at_once(runs: list[dict[str, int]], left: str, right: str) -> None:

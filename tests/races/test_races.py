@@ -20,7 +20,7 @@ from baton.models import Completion, WorkflowNode, WorkflowRun
 from baton.q2 import ring
 from baton.sweep import check, sweep
 from baton.sweep.rescue import rescue_lost
-from baton.telemetry import step_transitioned, workflow_finished
+from baton.telemetry import step_transitioned
 from tests.behaviours import follow, meet, meeting_point
 from tests.interpreter import Act
 from tests.races.pairs import REPEATS, claims, copies, nodes_by_run, perform, race
@@ -28,19 +28,6 @@ from tests.races.pairs import REPEATS, claims, copies, nodes_by_run, perform, ra
 pytestmark = [pytest.mark.postgres, pytest.mark.django_db(transaction=True)]
 
 LAYER = 20
-
-
-@pytest.fixture
-def endings() -> Iterator[list[str]]:
-    """The runs that were announced as finished, each as often as it was."""
-    announced: list[str] = []
-
-    def record(workflow_id: str, **payload: Any) -> None:
-        announced.append(workflow_id)
-
-    workflow_finished.connect(record)
-    yield announced
-    workflow_finished.disconnect(record)
 
 
 @pytest.fixture

@@ -113,17 +113,8 @@ def test_part_that_raises_is_announced_the_others_run_and_so_does_the_next_sweep
     assert len(events.of_sweeps("sweep_finished")) == 2
 
 
-@pytest.fixture
-def _no_sweeper_s_lease(transactional_db):
-    with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE baton_sweeplease RENAME TO away")
-    yield
-    with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE away RENAME TO baton_sweeplease")
-
-
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.usefixtures("_no_sweeper_s_lease")
+@pytest.mark.usefixtures("no_sweeper_s_lease")
 def test_sweep_that_cannot_begin_is_announced_and_raises():
     with recorded() as events, pytest.raises(Exception, match="baton_sweeplease"):
         sweep()

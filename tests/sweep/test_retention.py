@@ -476,17 +476,8 @@ def test_rows_pruned_is_not_sent_where_none_were(settings):
     assert events.of_sweeps("rows_pruned") == []
 
 
-@pytest.fixture
-def _no_table_of_sightings(transactional_db):
-    with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE baton_queuesighting RENAME TO away")
-    yield
-    with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE away RENAME TO baton_queuesighting")
-
-
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.usefixtures("_no_table_of_sightings")
+@pytest.mark.usefixtures("no_table_of_sightings")
 def test_rows_that_went_before_retention_failed_are_told(settings):
     settings.BATON = {"RETENTION_DAYS": 1}
     settled(days=2)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
 from functools import cache
 from types import NoneType
@@ -54,6 +56,92 @@ def _count(default: int | None, *, least: int) -> Any:
     return field(default=default, metadata={"bounds": Bounds(least=least)})
 
 
+MAX_AMOUNT = Decimal(9_000_000)
+"""The largest amount of money that a row holds, in any currency."""
+PRICE_KINDS = ("input", "output", "cached_input", "cache_write")
+"""What a price can be of, each per million tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What a setting that is no plain number, text or flag may hold."""
+
+    wanted: str
+    """In words."""
+    read: Callable[[Any], Any]
+    """Converts the value, or raises ``ValueError`` with what is wrong with it."""
+
+
+def amount(value: Any) -> Decimal:
+    """An amount of money, exactly.
+
+    Args:
+        value: A ``Decimal``, an ``int``, or text such as ``"2.50"``.
+
+    Raises:
+        ValueError: It is something else, a float for instance, or is not from 0 to nine million.
+    """
+    if isinstance(value, bool) or not isinstance(value, Decimal | int | str):
+        raise ValueError(f"{shown(value)} is no exact amount")
+    try:
+        exact = Decimal(value)
+    except InvalidOperation:
+        raise ValueError(f"{shown(value)} is no amount") from None
+    if not exact.is_finite() or not 0 <= exact <= MAX_AMOUNT:
+        raise ValueError(f"{shown(value)} is not from 0 to {MAX_AMOUNT:,}")
+    return exact
+
+
+def _optional_amount(value: Any) -> Decimal | None:
+    return None if value is None else amount(value)
+
+
+def _prices(value: Any) -> dict[str, dict[str, Decimal]]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{shown(value)} is no dict")  # noqa: TRY004 - one error for every fault of a setting
+    return {_text_of(model, "a model"): _price(model, price) for model, price in value.items()}
+
+
+def _price(model: str, price: Any) -> dict[str, Decimal]:
+    if not isinstance(price, Mapping):
+        raise ValueError(f"the price of {model!r} is {shown(price)}, which is no dict")  # noqa: TRY004 - as above
+    unknown = [kind for kind in price if kind not in PRICE_KINDS]
+    if unknown:
+        raise ValueError(
+            f"the price of {model!r} has {shown_plainly(unknown[0])}; it may have {', '.join(PRICE_KINDS)}"
+        )
+    missing = [kind for kind in ("input", "output") if kind not in price]
+    if missing:
+        raise ValueError(f"the price of {model!r} has no {missing[0]!r}")
+    try:
+        return {kind: amount(each) for kind, each in price.items()}
+    except ValueError as exc:
+        raise ValueError(f"of the price of {model!r}, {exc}") from None
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, list | tuple | set | frozenset):
+        raise ValueError(f"{shown(value)} is no list")
+    return tuple(_text_of(each, "one") for each in value)
+
+
+def _patterns(value: Any) -> tuple[re.Pattern[str], ...]:
+    try:
+        return tuple(re.compile(each) for each in _texts(value))
+    except re.error as exc:
+        raise ValueError(f"{exc.pattern!r} is no regular expression: {exc}") from None
+
+
+def _text_of(value: Any, what: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{what} is {shown(value)}, which is no text")
+    return value
+
+
+def _shaped(default: Any, wanted: str, read: Callable[[Any], Any]) -> Any:
+    return field(default=default, metadata={"shape": Shape(wanted=wanted, read=read)})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What the dict ``BATON`` says, with the defaults filled in. Its keys are these names in upper case."""
@@ -97,6 +185,42 @@ class Settings:
     Channels is installed and that alias is configured)."""
     opentelemetry: bool = True
     """Whether spans and metrics are made where OpenTelemetry is installed, a bool (default ``True``)."""
+
+    llm_queue: str = "llm"
+    """The queue of ``llm_step``, where a cluster of that name is configured; else they run in ``"default"`` (default
+    ``"llm"``)."""
+    currency: str = "USD"
+    """What money is counted in: the code of a currency (default ``"USD"``)."""
+    prices: dict[str, dict[str, Decimal]] | None = _shaped(
+        None, 'a dict such as {"gpt-5": {"input": "1.25", "output": "10"}}, prices as text or Decimal', _prices
+    )
+    """What models cost: ``{model: {"input": …, "output": …, "cached_input": …, "cache_write": …}}``, each per million
+    tokens in ``CURRENCY`` (default ``None``: no model of the project's own)."""
+    pricing: str = "baton.llm.pricing.DefaultPricing"
+    """The dotted path of the class that prices a call (default ``"baton.llm.pricing.DefaultPricing"``: ``PRICES``, then
+    genai-prices where that is installed)."""
+    step_budget: Decimal | None = _shaped(None, "None or an amount, as text, int or Decimal", _optional_amount)
+    """What the calls of one step may cost at most, an amount in ``CURRENCY`` (default ``None``: no limit)."""
+    day_budget: Decimal | None = _shaped(None, "None or an amount, as text, int or Decimal", _optional_amount)
+    """What the calls of all runs together may cost in a day of UTC, an amount in ``CURRENCY`` (default ``None``: no
+    limit)."""
+    capture: bool = False
+    """Whether requests, responses and upstream results of every call are kept as debug logs, a bool (default
+    ``False``)."""
+    capture_max_chars: int = _count(100_000, least=100)
+    """How long each of the three may be in a debug log, in characters of JSON (default 100,000)."""
+    redact_keys: tuple[str, ...] = _shaped(
+        ("api_key", "apikey", "authorization", "cookie", "password", "secret", "token", "x-api-key"),
+        "a list of names of keys",
+        _texts,
+    )
+    """Names of keys whose values never reach a debug log, in any case (default: api_key, apikey, authorization, cookie,
+    password, secret, token and x-api-key)."""
+    redact_patterns: tuple[re.Pattern[str], ...] = _shaped((), "a list of regular expressions", _patterns)
+    """Regular expressions; what they match in any text never reaches a debug log (default: none)."""
+    redact_hook: str | None = None
+    """The dotted path of a function that is given what is about to be kept, and returns what is kept instead (default
+    ``None``)."""
 
     @property
     def heartbeat_interval(self) -> float:
@@ -171,12 +295,23 @@ def _faulty_values(configured: dict[Any, Any]) -> Iterator[SettingFault]:
         key = item.name.upper()
         if key not in configured:
             continue
+        shape: Shape | None = item.metadata.get("shape")
+        if shape is not None:
+            yield from _misshapen(key, configured[key], shape)
+            continue
         bounds = item.metadata.get("bounds", Bounds())
         if not _fits(configured[key], hints[item.name], bounds):
             yield SettingFault(
                 problem=f"BATON[{key!r}] is {shown(configured[key])}.",
                 fix=f"It must be {_wanted(hints[item.name], bounds)}.",
             )
+
+
+def _misshapen(key: str, value: Any, shape: Shape) -> Iterator[SettingFault]:
+    try:
+        shape.read(value)
+    except ValueError as exc:
+        yield SettingFault(problem=f"BATON[{key!r}] is {shown(value)}: {exc}.", fix=f"It must be {shape.wanted}.")
 
 
 def _slow_heartbeat(configured: dict[Any, Any]) -> Iterator[SettingFault]:
@@ -217,6 +352,9 @@ def is_number(value: object) -> TypeGuard[float]:
 
 
 def _converted(key: str, value: Any) -> Any:
+    shape = next((item.metadata.get("shape") for item in fields(Settings) if item.name == key.lower()), None)
+    if shape is not None:
+        return shape.read(value)
     is_seconds = float in _kinds(get_type_hints(Settings)[key.lower()])
     return float(value) if is_seconds and value is not None else value
 

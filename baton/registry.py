@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
@@ -17,6 +17,8 @@ logger = logging.getLogger("baton.registry")
 
 Backoff = float | list[float] | Callable[[int, BaseException], float] | None
 Classes = tuple[type[BaseException], ...]
+POLICIES = ("repay", "fail", "ask")
+"""What can follow a once-only effect of unknown outcome."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,13 @@ class StepOptions:
     """These exceptions are never retried."""
     atomic: bool = False
     """Whether the body runs inside the transaction that settles it."""
+    model: str | None = None
+    """The language model, which the body finds as ``ctx.model``."""
+    on_ambiguous: str = "repay"
+    """What follows a once-only effect of unknown outcome: ``repay`` does it again, ``fail`` discards the step, ``ask``
+    holds it for a person's word."""
+    capture: bool | None = None
+    """Whether its calls of language models are kept as debug logs; None is what the run and the settings say."""
 
 
 class RegisteredStep(Protocol):
@@ -51,6 +60,12 @@ class RegisteredStep(Protocol):
     options: StepOptions
     is_async: bool
     hooks: dict[str, Callable[..., Any]]
+
+    def is_transient(self, error: BaseException) -> bool | None:
+        """Whether another attempt may help where the options do not say; None leaves that to the engine."""
+
+    def take_out(self, value: Any) -> tuple[Any, Mapping[str, Any] | None]:
+        """Part what a body returned into its result and a usage to be recorded beside it, or None."""
 
 
 _steps: dict[str, RegisteredStep] = {}

@@ -67,3 +67,30 @@ class AttemptOutcome(TextChoices):
     DISCARDED = "discarded", _("discarded")
     CANCELLED = "cancelled", _("cancelled")
     WORKER_LOST = "worker_lost", _("worker lost")
+
+
+class EntryState(TextChoices):
+    """What became of one call of a once-only effect."""
+
+    CALLING = "calling", _("calling")
+    """It was begun and has not ended."""
+    ANSWERED = "answered", _("answered")
+    """Its answer is stored."""
+    FAILED = "failed", _("failed")
+    """It was refused, or never reached anybody: nothing was paid."""
+    AMBIGUOUS = "ambiguous", _("unknown outcome")
+    """It began, and nobody can know whether it was done and paid."""
+
+
+class Resolution(TextChoices):
+    """What is to follow a call whose outcome is unknown."""
+
+    REPAY = "repay", _("call again")
+    FAIL = "fail", _("fail")
+
+
+class HoldKind(TextChoices):
+    """What a held step waits for."""
+
+    BUDGET = "budget", _("budget")
+    QUESTION = "question", _("a person's word on a call of unknown outcome")

@@ -12,7 +12,7 @@ from typing import Any, overload
 from baton import registry
 from baton.conf import get_settings
 from baton.references import extract
-from baton.registry import StepOptions
+from baton.registry import POLICIES, StepOptions
 from baton.returns import MAX_DELAY_SECONDS
 from baton.values import decode, encode
 
@@ -88,6 +88,14 @@ class Step:
         """Register what is called, as ``hook(ctx, reason)``, when a discarded dependency cancels the step."""
         self.hooks["discarded"] = hook
         return hook
+
+    def is_transient(self, error: BaseException) -> bool | None:  # noqa: PLR6301 - steps of other kinds know more
+        """Leave it to the engine whether another attempt may help."""
+        return None
+
+    def take_out(self, value: Any) -> tuple[Any, Mapping[str, Any] | None]:  # noqa: PLR6301 - as above
+        """Take all of what a body returned for its result."""
+        return value, None
 
     def _named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -233,6 +241,29 @@ def _atomic(value: Any, where: str) -> bool:
     return value
 
 
+def _model(value: Any, where: str) -> str | None:
+    value = getattr(value, "value", value)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise TypeError(f"{where} is {value!r}: give the name of a model as a str.")
+    if not value or len(value) > _MAX_NAME_LENGTH or not _is_storable(value):
+        raise ValueError(f"{where} is {value!r}: give 1 to {_MAX_NAME_LENGTH} characters.")
+    return value
+
+
+def _on_ambiguous(value: Any, where: str) -> str:
+    if value not in POLICIES:
+        raise ValueError(f"{where} is {value!r}: give {', '.join(map(repr, POLICIES[:-1]))} or {POLICIES[-1]!r}.")
+    return str(value)
+
+
+def _capture(value: Any, where: str) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise TypeError(f"{where} is {value!r}: give True, False, or None for what the run and the settings say.")
+    return value
+
+
 _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "queue": _queue,
     "max_attempts": _max_attempts,
@@ -242,6 +273,9 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "retry_on": _classes,
     "no_retry_on": _no_retry_on,
     "atomic": _atomic,
+    "model": _model,
+    "on_ambiguous": _on_ambiguous,
+    "capture": _capture,
 }
 
 

@@ -12,7 +12,7 @@ from baton.exceptions import UnknownStepError
 from baton.registry import RegisteredStep, StepOptions
 from baton.values import decode
 
-_IN_ROW = ("backoff", "retry_on", "no_retry_on", "atomic")
+_IN_ROW = ("backoff", "retry_on", "no_retry_on", "atomic", "model", "on_ambiguous", "capture")
 
 
 def stored_options(given: dict[str, Any], *, module: str = "") -> dict[str, Any]:

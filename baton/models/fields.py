@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
 from django.db import models
@@ -23,3 +24,41 @@ class JSONTextField(models.TextField):  # type: ignore[type-arg] # not subscript
     def get_prep_value(self, value: Any) -> str | None:
         """Encode for the row."""
         return None if value is None else encode(value)
+
+
+MONEY_PLACES = 12
+"""How many decimal places an amount of money keeps: a price per million tokens with six places is exact by the token."""
+_UNIT = Decimal(1).scaleb(-MONEY_PLACES)
+
+
+class MoneyField(models.BigIntegerField):  # type: ignore[type-arg] # not subscriptable at run time
+    """An exact amount of money, kept as a whole number of its smallest part; SQLite has no decimals and would round."""
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Decimal | None:
+        """Read an amount, or the sum of some."""
+        return None if value is None else as_money(value)
+
+    def to_python(self, value: Any) -> Any:
+        """Take text and whole numbers for the amounts that they say."""
+        return Decimal(value) if isinstance(value, int | str) and not isinstance(value, bool) else value
+
+    def get_prep_value(self, value: Any) -> int | None:
+        """Write an amount."""
+        return None if value is None else as_units(value)
+
+    def formfield(self, *args: Any, **kwargs: Any) -> Any:
+        """Ask for a decimal number."""
+        from django import forms  # noqa: PLC0415 - only where forms are made
+
+        return forms.DecimalField(max_digits=19, decimal_places=MONEY_PLACES, min_value=0, required=not self.blank)
+
+
+def as_units(amount: Decimal | int | str) -> int:
+    """An amount of money as its column holds it, rounded half to even behind the twelfth decimal place."""
+    return int(Decimal(amount).quantize(_UNIT, rounding=ROUND_HALF_EVEN).scaleb(MONEY_PLACES))
+
+
+def as_money(units: int | Decimal) -> Decimal:
+    """An amount of money from its column, or from the sum of some; without needless zeros."""
+    amount = Decimal(int(units)).scaleb(-MONEY_PLACES).normalize()
+    return amount.quantize(Decimal(1)) if amount == amount.to_integral_value() else amount

@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from baton.conf import get_settings
 from baton.exceptions import StepNotFoundError, WaitInTransactionError
-from baton.models.fields import JSONTextField
+from baton.models.fields import JSONTextField, MoneyField
 from baton.states import SETTLED, RunState, StepState
 
 if TYPE_CHECKING:
@@ -51,6 +51,18 @@ class WorkflowRun(models.Model):
     finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
     cancelled_at = models.DateTimeField(_("cancelled at"), null=True, blank=True)
     cancel_reason = models.TextField(_("reason of the cancel"), blank=True, default="")
+    budget = MoneyField(
+        _("budget"),
+        null=True,
+        blank=True,
+        help_text=_("What its calls of language models may cost, in the currency of the settings."),
+    )
+    allow_unpriced = models.BooleanField(
+        _("allows unpriced models"),
+        default=False,
+        db_default=False,
+        help_text=_("Whether a run with a budget may call models that have no price."),
+    )
     trace = models.CharField(
         _("trace"),
         max_length=64,

@@ -1,0 +1,107 @@
+"""The ledger: every once-only effect of a step, from its intent to its answer; and the steps that are held."""
+
+from __future__ import annotations
+
+from uuid import UUID, uuid5
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from baton.models.fields import MoneyField
+from baton.models.node import WorkflowNode
+from baton.models.run import WorkflowRun
+from baton.states import EntryState, HoldKind, Resolution
+
+
+class LedgerEntry(models.Model):
+    """One try of an effect that is not to happen twice: a call that was paid for, a mail that was sent.
+
+    A key of a step has an entry for each time its function was called; the first answer there is stands for all.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    # No constraints in the database, as for edges.
+    run = models.ForeignKey(
+        WorkflowRun, on_delete=models.CASCADE, related_name="ledger", db_constraint=False, verbose_name=_("run")
+    )
+    node = models.ForeignKey(
+        WorkflowNode,
+        on_delete=models.CASCADE,
+        related_name="ledger",
+        db_constraint=False,
+        db_index=False,
+        verbose_name=_("step"),
+    )
+    key = models.CharField(_("key"), max_length=255)
+    number = models.PositiveIntegerField(_("number"), default=1, help_text=_("Which call of this key it is, from 1."))
+    is_call = models.BooleanField(_("is a call of a language model"), default=False)
+    state = models.CharField(_("state"), max_length=16, choices=EntryState, default=EntryState.CALLING)
+    resolution = models.CharField(_("resolution"), max_length=8, choices=Resolution, blank=True, default="")
+    resolved_by = models.CharField(_("resolved by"), max_length=255, blank=True, default="")
+    is_retired = models.BooleanField(
+        _("is retired"), default=False, help_text=_("Its answer is no longer used: a re-run asked for new ones.")
+    )
+    fence = models.PositiveIntegerField(_("fence"), default=0, help_text=_("Of the execution that called."))
+    attempt = models.PositiveIntegerField(_("attempt"), default=1)
+    provider = models.CharField(_("provider"), max_length=100, blank=True, default="")
+    model = models.CharField(_("model"), max_length=255, blank=True, default="")
+    answer = models.TextField(_("answer"), null=True, blank=True)  # noqa: DJ001 - none is not an empty text
+    answer_type = models.CharField(_("type of the answer"), max_length=255, blank=True, default="")
+    error = models.TextField(_("error"), blank=True, default="")
+    reserved = MoneyField(_("reserved"), null=True, blank=True)
+    is_estimate = models.BooleanField(_("reserved an estimate"), default=False)
+    started_at = models.DateTimeField(_("started at"))
+    ended_at = models.DateTimeField(_("ended at"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("ledger entry")
+        verbose_name_plural = _("ledger entries")
+        ordering = ("-id",)
+        constraints = [models.UniqueConstraint(fields=["node", "key", "number"], name="baton_entry_once")]
+        indexes = [
+            models.Index(fields=["started_at"], condition=models.Q(state="calling"), name="baton_entry_calling"),
+            models.Index(fields=["run", "id"], condition=models.Q(state="ambiguous"), name="baton_entry_ambiguous"),
+        ]
+        permissions = [("resolve_ledgerentry", _("Can resolve ambiguous calls"))]
+
+    def __str__(self) -> str:
+        return f"{self.key} ({self.state})"
+
+    @property
+    def idempotency_key(self) -> str:
+        """What a provider is told, so that it can see that a call is a repetition."""
+        return idempotency_key(self.run_id, self.node_id, self.key)
+
+
+def idempotency_key(run_id: UUID, node_id: int, key: str) -> str:
+    """The same for every call of a key of a step."""
+    return str(uuid5(run_id, f"{node_id} {key}"))
+
+
+class Hold(models.Model):
+    """A snoozed step that waits for money or for a person, not for a time."""
+
+    node = models.OneToOneField(
+        WorkflowNode,
+        on_delete=models.CASCADE,
+        primary_key=True,
+        related_name="hold",
+        db_constraint=False,
+        verbose_name=_("step"),
+    )
+    run = models.ForeignKey(
+        WorkflowRun, on_delete=models.CASCADE, related_name="holds", db_constraint=False, verbose_name=_("run")
+    )
+    kind = models.CharField(_("kind"), max_length=16, choices=HoldKind)
+    account = models.CharField(_("account"), max_length=64, blank=True, default="")
+    amount = MoneyField(_("amount"), null=True, blank=True, help_text=_("What it wants to reserve."))
+    reason = models.TextField(_("reason"), blank=True, default="")
+    since = models.DateTimeField(_("since"))
+
+    class Meta:
+        verbose_name = _("hold")
+        verbose_name_plural = _("holds")
+        indexes = [models.Index(fields=["account", "node"], name="baton_hold_by_account")]
+
+    def __str__(self) -> str:
+        return f"step {self.node_id}: {self.kind}"

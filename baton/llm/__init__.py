@@ -1,0 +1,1 @@
+"""Steps that call language models: what is paid for is kept, counted and priced."""

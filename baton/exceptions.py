@@ -119,6 +119,21 @@ class AtomicStepError(GraphError):
         super().__init__(f"Step {step!r} cannot be atomic: {why}")
 
 
+class ModelForUnknownStepError(GraphError):
+    """Raised when a language model is configured for a name that no step of the workflow has.
+
+    Attributes:
+        step: The name nobody has.
+        model: The model.
+    """
+
+    def __init__(self, step: str, model: str | None) -> None:
+        self.step, self.model = step, model
+        super().__init__(
+            f"The model {model!r} is configured for {step!r}, which is not in the workflow. Add it or correct the name."
+        )
+
+
 class WorkflowExistsError(BatonError):
     """Raised when a workflow is inserted under an id that a run already has.
 
@@ -280,4 +295,93 @@ class UnknownStepError(BatonError):
         super().__init__(
             f"No step is registered as {name!r}{': ' + detail if detail else ''}. It was renamed, removed, or its "
             "module is not imported: keep the old name with @step(name=...), or move it to an app's steps.py."
+        )
+
+
+class LedgerError(BatonError):
+    """The root of what a once-only effect can be refused for. Another attempt would be refused, too.
+
+    Attributes:
+        step: The name of the step in the workflow.
+        key: The key of the effect.
+    """
+
+    def __init__(self, step: str, key: str, message: str) -> None:
+        self.step, self.key = step, key
+        super().__init__(f"Step {step!r}, key {key!r}: {message}")
+
+
+class AmbiguousCallError(LedgerError):
+    """Raised where an earlier call of unknown outcome must not be made again.
+
+    Attributes:
+        step: The name of the step in the workflow.
+        key: The key of the call.
+    """
+
+    def __init__(self, step: str, key: str, *, why: str = "") -> None:
+        super().__init__(
+            step,
+            key,
+            "an earlier call began and nobody knows whether it was answered and paid"
+            + (f" ({why})" if why else "")
+            + '. Look it up at the provider. on_ambiguous="repay" would have made it again.',
+        )
+
+
+class CallInProgressError(LedgerError):
+    """Raised when a key is used while the same execution is still calling under it."""
+
+    def __init__(self, step: str, key: str) -> None:
+        super().__init__(step, key, "this execution is already calling under it. Give each call a key of its own.")
+
+
+class CallInTransactionError(LedgerError):
+    """Raised when a once-only effect is begun inside a transaction of the body, which could undo its record."""
+
+    def __init__(self, step: str, key: str) -> None:
+        super().__init__(
+            step,
+            key,
+            "it is called inside a transaction, whose rollback would forget an answer that was paid for. "
+            "Call before the transaction begins; a step that calls cannot be atomic.",
+        )
+
+
+class StepTakenError(LedgerError):
+    """Raised when the step was taken from this worker, by a cancel or after a lost lease, before a call was begun."""
+
+    def __init__(self, step: str, key: str) -> None:
+        super().__init__(step, key, "the step was taken from this worker, so nothing was called.")
+
+
+class UnpricedModelError(LedgerError):
+    """Raised when a run with a budget calls a model whose price is unknown.
+
+    Attributes:
+        model: The model.
+    """
+
+    def __init__(self, step: str, key: str, model: str, *, why: str) -> None:
+        self.model = model
+        super().__init__(
+            step,
+            key,
+            f"the run has a budget and {why}. Add the model to BATON['PRICES'], give call(max_cost=...), "
+            "or insert the workflow with allow_unpriced=True.",
+        )
+
+
+class AnswerNotStorableError(LedgerError):
+    """Raised when an answer that was paid for cannot be given back on a replay.
+
+    What could be written of it stands in the ledger, its usage is recorded, and it is not called again.
+    """
+
+    def __init__(self, step: str, key: str, why: str) -> None:
+        super().__init__(
+            step,
+            key,
+            f"the answer is stored in the ledger as text only, for it is {why}. It was paid for and is not called "
+            "again. Let the function return JSON values, bytes or a pydantic model.",
         )

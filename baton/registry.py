@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
@@ -64,8 +64,8 @@ class RegisteredStep(Protocol):
     def is_transient(self, error: BaseException) -> bool | None:
         """Whether another attempt may help where the options do not say; None leaves that to the engine."""
 
-    def take_out(self, value: Any) -> tuple[Any, Mapping[str, Any] | None]:
-        """Part what a body returned into its result and a usage to be recorded beside it, or None."""
+    def take_out(self, value: Any) -> tuple[Any, Any]:
+        """Part what a body returned into its result and a usage of any shape to be recorded beside it, or None."""
 
 
 _steps: dict[str, RegisteredStep] = {}

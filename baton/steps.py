@@ -89,11 +89,15 @@ class Step:
         self.hooks["discarded"] = hook
         return hook
 
-    def is_transient(self, error: BaseException) -> bool | None:  # noqa: PLR6301 - steps of other kinds know more
+    def overridden(self, options: Mapping[str, Any], *, where: str) -> StepOptions:
+        """Lay options given at add over those on the decorator, as :func:`override` does."""
+        return override(self.options, options, where=where)
+
+    def is_transient(self, error: BaseException) -> bool | None:
         """Leave it to the engine whether another attempt may help."""
         return None
 
-    def take_out(self, value: Any) -> tuple[Any, Mapping[str, Any] | None]:  # noqa: PLR6301 - as above
+    def take_out(self, value: Any) -> tuple[Any, Any]:
         """Take all of what a body returned for its result."""
         return value, None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from enum import Enum
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,14 +13,14 @@ from uuid import UUID, uuid4
 from asgiref.sync import sync_to_async
 from django.db import DEFAULT_DB_ALIAS
 
-from baton.conf import get_settings
+from baton.conf import amount, get_settings
 from baton.engine.insert import Plan, PlannedStep, insert
 from baton.engine.options import stored_options
-from baton.exceptions import AtomicStepError, GraphError, UnimportableStepError
+from baton.exceptions import AtomicStepError, GraphError, ModelForUnknownStepError, UnimportableStepError
 from baton.graph import find_problems, topological_order
 from baton.models import WorkflowRun
 from baton.registry import StepOptions
-from baton.steps import BoundStep, Step, override
+from baton.steps import BoundStep, Step
 from baton.values import encode
 
 _MAX_NAME_LENGTH = 255
@@ -54,6 +55,9 @@ class Workflow:
         debug: Whether language-model calls of this run are captured.
         ignore_cancelled: Whether steps go on when a dependency was cancelled.
         ignore_discarded: Whether steps go on when a dependency was discarded.
+        budget: What the calls of language models in this run may cost, in the currency of the settings; None is no
+            limit. A call that does not fit is held until the budget is raised.
+        allow_unpriced: Whether a run with a budget may call models that have no price.
 
     Raises:
         TypeError: ``meta`` cannot be stored, or an argument is of the wrong type.
@@ -70,6 +74,8 @@ class Workflow:
         debug: bool = False,
         ignore_cancelled: bool = False,
         ignore_discarded: bool = False,
+        budget: Decimal | str | int | None = None,
+        allow_unpriced: bool = False,
     ) -> None:
         self.name = _name(name, "Workflow: name")
         self.id = _id(id)
@@ -78,7 +84,11 @@ class Workflow:
         self.debug = _flag(debug, "Workflow: debug")
         self.ignore_cancelled = _flag(ignore_cancelled, "Workflow: ignore_cancelled")
         self.ignore_discarded = _flag(ignore_discarded, "Workflow: ignore_discarded")
+        self.budget = _budget(budget)
+        self.allow_unpriced = _flag(allow_unpriced, "Workflow: allow_unpriced")
         self._meta_text = encode(self.meta, limit=get_settings().max_result_chars, what="meta")
+        self.models: dict[str, str | None] = {}
+        """What was said of the language models of steps, here or by :func:`baton.llm.configure`, by step name."""
         self._added: list[_Added] = []
 
     def __repr__(self) -> str:
@@ -126,7 +136,9 @@ class Workflow:
         bound.step.check_complete(bound.args)
         options = bound.step.options
         if step_options:
-            options = override(options, step_options, where=f"add({name!r})")
+            options = bound.step.overridden(step_options, where=f"add({name!r})")
+        if "model" in step_options:
+            self.models[name] = options.model
         names = [_name(dep, f"add({name!r}): a dependency") for dep in _iterable(deps, name)]
         names += [reference["step"] for reference in bound.references]
         self._added.append(
@@ -135,7 +147,7 @@ class Workflow:
                 bound=bound,
                 deps=tuple(dict.fromkeys(names)),
                 options=options,
-                given={key: getattr(options, key) for key in step_options},
+                given={key: getattr(options, key) for key in step_options if key != "model"},
                 ignore_cancelled=_optional_flag(ignore_cancelled, f"add({name!r}): ignore_cancelled"),
                 ignore_discarded=_optional_flag(ignore_discarded, f"add({name!r}): ignore_discarded"),
                 not_before=_aware(not_before, name),
@@ -155,6 +167,8 @@ class Workflow:
             elif added.options.atomic and get_settings().database != DEFAULT_DB_ALIAS:
                 why = f"Baton's tables are in {get_settings().database!r}, and its writes go elsewhere."
                 faults.append(AtomicStepError(added.name, why))
+        names = {added.name for added in self._added}
+        faults += [ModelForUnknownStepError(name, model) for name, model in self.models.items() if name not in names]
         return faults
 
     def validate(self) -> Workflow:
@@ -203,13 +217,16 @@ class Workflow:
             debug=self.debug,
             ignore_cancelled=self.ignore_cancelled,
             ignore_discarded=self.ignore_discarded,
+            budget=self.budget,
+            allow_unpriced=self.allow_unpriced,
             steps=[self._planned(added[name]) for name in order],
         )
 
     def _planned(self, added: _Added) -> PlannedStep:
         step, options = added.bound.step, added.options
         module = "" if step.name.startswith(f"{step.module}.") else step.module
-        stored = stored_options(added.given, module=module) if added.given or module else None
+        given = {**added.given, "model": self.models[added.name]} if added.name in self.models else added.given
+        stored = stored_options(given, module=module) if given or module else None
         return PlannedStep(
             name=added.name,
             step=step.name,
@@ -262,6 +279,14 @@ def _id(value: Any) -> UUID:
         msg = f"Workflow: id is {value!r}. Give a UUID."
         raise TypeError(msg)
     return UUID(value)
+
+
+def _budget(value: Any) -> Decimal | None:
+    try:
+        return None if value is None else amount(value)
+    except ValueError as exc:
+        msg = f'Workflow: budget: {exc}. Give a Decimal or text, such as Decimal("2.00").'
+        raise (TypeError if not isinstance(value, Decimal | int | str) else ValueError)(msg) from None
 
 
 def _aware(moment: Any, name: str) -> datetime | None:

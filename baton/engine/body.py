@@ -167,7 +167,7 @@ class Execution:
         outcome = (
             AttemptOutcome.TIMED_OUT if isinstance(error, TimeoutError) and is_ours(error) else AttemptOutcome.FAILED
         )
-        if not is_retried(error, self.options) or self.claim.attempt >= self.claim.max_attempts:
+        if not is_retried(error, self.options, self.step) or self.claim.attempt >= self.claim.max_attempts:
             outcome = outcome if outcome == AttemptOutcome.TIMED_OUT else AttemptOutcome.FAILED
             return _ended(StepState.DISCARDED, outcome, message, seconds, progress)
         return Verdict(
@@ -193,6 +193,7 @@ class Execution:
             _report=self._report,
             _ask_cancelled=self._is_cancelled,
             _keep_line=self.holding.lines.add,
+            model=self.options.model,
             _node_id=claim.node_id,
         )
 
@@ -261,14 +262,16 @@ class _Encoded:
             raise ResultNotStorableError(self.step, str(exc)) from exc
 
 
-def is_retried(error: BaseException, options: StepOptions) -> bool:
-    """Whether an error is worth another attempt, by the step's ``retry_on`` and ``no_retry_on``."""
+def is_retried(error: BaseException, options: StepOptions, step: RegisteredStep) -> bool:
+    """Whether an error is worth another attempt, by the step's ``retry_on`` and ``no_retry_on``, else by its kind."""
     if isinstance(error, options.no_retry_on):
         return False
     if options.retry_on is not None:
         return isinstance(error, options.retry_on)
     # Faults of the code or of the graph: another attempt would find the same.
-    return not isinstance(error, (ResultNotStorableError, ReferencePathError, UnknownStepError))
+    if isinstance(error, (ResultNotStorableError, ReferencePathError, UnknownStepError)):
+        return False
+    return step.is_transient(error) is not False
 
 
 def _ended(state: StepState, outcome: AttemptOutcome, error: str, seconds: float, progress: str | None) -> Verdict:

@@ -44,7 +44,8 @@ def _call(connection: BaseDatabaseWrapper, fall: Fall) -> None:
         node_id=node.pk,
     )
     try:
-        hook = find_step(node.step, module=node.options.get("module", "")).hooks[fall.hook]
+        step = find_step(node.step, module=node.options.get("module", ""))
+        hook = step.hooks[fall.hook]
     except (KeyError, UnknownStepError) as exc:
         logger.error(  # noqa: TRY400 - the sentence says it
             "The hook of step %r for a %s dependency is gone: %s", node.name, fall.hook, exc, extra=about
@@ -54,7 +55,7 @@ def _call(connection: BaseDatabaseWrapper, fall: Fall) -> None:
     timer, around, was_torn = Timer(node.timeout), open_transactions(), False
     try:
         with tracing.calling_hook(node, fall.hook), timer:
-            returned = hook(_context(node, lines), fall.reason)
+            returned = hook(_context(node, lines, model=node.options.get("model", step.options.model)), fall.reason)
             if inspect.isawaitable(returned):
                 run_async(connection, lambda: returned, seconds=node.timeout)
     except TimeIsUp:
@@ -74,7 +75,7 @@ def _call(connection: BaseDatabaseWrapper, fall: Fall) -> None:
         lines.write(connection)
 
 
-def _context(node: WorkflowNode, lines: LineBuffer) -> StepContext:
+def _context(node: WorkflowNode, lines: LineBuffer, *, model: str | None) -> StepContext:
     return StepContext(
         workflow_id=node.run_id,
         workflow_name=node.run.name,
@@ -83,6 +84,7 @@ def _context(node: WorkflowNode, lines: LineBuffer) -> StepContext:
         max_attempts=node.max_attempts,
         args=node.args,
         results=DependencyResults.of(node),
+        model=model,
         _keep_line=lines.add,
         _node_id=node.pk,
     )

@@ -135,7 +135,8 @@ def perform(
         returned = asyncio.run(returned)
     if isinstance(returned, Directive):
         return returned
-    return decode(encode(returned, what="result"))
+    result, _usage = bound.step.take_out(returned)
+    return decode(encode(result, what="result"))
 
 
 def _given(step_name: str, results: Mapping[Any, Any]) -> DependencyResults:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import factory
@@ -12,14 +13,16 @@ from factory.django import DjangoModelFactory
 from baton.models import (
     Completion,
     DebugLog,
+    LedgerEntry,
     QueueSighting,
     StepLog,
+    StepStat,
     SweepLease,
     WorkflowEdge,
     WorkflowNode,
     WorkflowRun,
 )
-from baton.states import RunState, StepState, WorkflowOutcome
+from baton.states import EntryState, RunState, StepState, WorkflowOutcome
 
 
 class WorkflowRunFactory(DjangoModelFactory[WorkflowRun]):
@@ -140,6 +143,63 @@ class DebugLogFactory(DjangoModelFactory[DebugLog]):
     node = factory.SubFactory(WorkflowNodeFactory)
     run = factory.SelfAttribute("node.run")
     created_at = factory.LazyFunction(timezone.now)
+
+
+class LedgerEntryFactory(DjangoModelFactory[LedgerEntry]):
+    """A call of a language model that was answered."""
+
+    class Meta:
+        model = LedgerEntry
+
+    class Params:
+        calling = factory.Trait(state=EntryState.CALLING, answer=None, ended_at=None)
+        ambiguous = factory.Trait(state=EntryState.AMBIGUOUS, answer=None)
+
+    node = factory.SubFactory(WorkflowNodeFactory)
+    run = factory.SelfAttribute("node.run")
+    key = factory.Sequence("key{}".format)
+    is_call = True
+    state = EntryState.ANSWERED
+    answer = '"an answer"'
+    provider = "openai"
+    model = "gpt-5"
+    started_at = factory.LazyFunction(timezone.now)
+    ended_at = factory.SelfAttribute("started_at")
+
+
+class StepStatFactory(DjangoModelFactory[StepStat]):
+    """A call of a language model that was paid for, and its price."""
+
+    class Meta:
+        model = StepStat
+
+    class Params:
+        unpriced = factory.Trait(cost=None, currency="", unpriced_because="no price for model 'gpt-5'")
+        unknown_usage = factory.Trait(
+            **dict.fromkeys(
+                ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens")
+            ),
+            cost=None,
+            currency="",
+            unpriced_because="the answer does not say what it used",
+        )
+
+    node = factory.SubFactory(WorkflowNodeFactory)
+    run = factory.SelfAttribute("node.run")
+    workflow_name = factory.SelfAttribute("run.name")
+    step_name = factory.SelfAttribute("node.name")
+    step = factory.SelfAttribute("node.step")
+    provider = "openai"
+    model = "gpt-5"
+    input_tokens = 1000
+    output_tokens = 100
+    cached_input_tokens = 0
+    cache_write_tokens = 0
+    reasoning_tokens = 0
+    cost = Decimal("0.00225")
+    currency = "USD"
+    duration = 1.5
+    at = factory.LazyFunction(timezone.now)
 
 
 class QueueSightingFactory(DjangoModelFactory[QueueSighting]):

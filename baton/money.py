@@ -18,10 +18,11 @@ def amount(value: Decimal | None, currency: str) -> str:
     """
     if value is None:
         return _("unpriced")
-    if 0 < value < _FINE:
-        return f"< {_FINE} {currency}".rstrip()
-    places = _FINE if 0 < value < 1 else _COARSE
-    return f"{value.quantize(places, rounding=ROUND_HALF_EVEN):,} {currency}".rstrip()
+    sign, size = ("-" if value < 0 else ""), abs(value)
+    if 0 < size < _FINE:
+        return f"{sign}< {_FINE} {currency}".rstrip()
+    places = _FINE if 0 < size < 1 else _COARSE
+    return f"{sign}{size.quantize(places, rounding=ROUND_HALF_EVEN):,} {currency}".rstrip()
 
 
 def total(cost: Decimal | None, unpriced: int, currency: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
-from django.db import DatabaseError, connections, transaction
+from django.db import connections, transaction
 from django.db.models.functions import Now
 
 from baton.conf import get_settings
@@ -243,13 +243,15 @@ def _write(ledger: Ledger, work: Callable[[], object]) -> None:
 
     def in_transaction() -> None:
         connection = connections[ledger.alias]
+        # In a thread of the body's own, nobody would close it behind us.
+        is_new = connection.connection is None
         try:
             with transaction.atomic(using=ledger.alias):
                 work()
-        except DatabaseError:
-            if not connection.in_atomic_block:
-                connection.close_if_unusable_or_obsolete()
-            raise
+        finally:
+            is_broken = connection.errors_occurred and not connection.in_atomic_block and not connection.is_usable()
+            if is_new or is_broken:
+                connection.close()
 
     outside_event_loop(in_transaction)
 

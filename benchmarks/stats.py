@@ -50,7 +50,7 @@ CALLS = """
         CASE WHEN c %% 100 = 7 THEN 'no price for this model' ELSE '' END, 1.5,
         %s + c * interval '1 second' * 86400 * {days} / {calls}
     FROM generate_series(0::bigint, {calls} - 1) c,
-        LATERAL (SELECT CASE WHEN c %% 10 = 0 THEN {runs} ELSE (c * 7919) %% {runs} END) r(number),
+        LATERAL (SELECT CASE WHEN c * 10 / {calls} = {days} / 2 THEN {runs} ELSE (c * 7919) %% {runs} END) r(number),
         LATERAL (SELECT id, run_id, name, step FROM baton_workflownode
             WHERE id = (SELECT min(id) FROM baton_workflownode) + r.number * {steps} + c %% {steps}) n;
 
@@ -100,7 +100,7 @@ def _measure(options: argparse.Namespace) -> dict[str, float]:
 
     call_command("migrate", verbosity=0)
     runs = max(1, options.calls // AVERAGE)
-    _say(f"{options.calls:,} calls of {runs:,} runs in {DAYS} days, a tenth of them of one run")
+    _say(f"{options.calls:,} calls of {runs:,} runs in {DAYS} days, all of the sixth of them of one run")
     sizes = {"runs": runs, "steps": STEPS, "calls": options.calls, "days": DAYS}
     with connection.cursor() as cursor:
         cursor.execute(RUNS.format(**sizes), [])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from django.db import connections
 from django.db.models import BigIntegerField, Count, F, Func, Q, QuerySet, Sum
-from django.db.models.functions import Coalesce
 
 from baton.conf import get_settings
 from baton.models import LedgerEntry, StepStat, WorkflowRun
@@ -20,10 +22,10 @@ _OF_A_CALL = (
     "step_name", "step", "model", "provider", "key", "attempt", *_TOKENS, "cost", "currency", "unpriced_because",
     "duration", "at", "from_ledger", "count",
 )  # fmt: skip
-_PAID, _SERVED = Q(from_ledger=False), Q(from_ledger=True)
 _COLUMN_OF_ENTRIES = {"model": "model", "step": "node__step", "workflow_name": "run__name"}
-# Sums are taken of the two halves of an amount: 64 bits hold no more than nine million of a currency.
-_HALF = 1_000_000
+_PARTS = ("from_ledger", "count", "currency")
+"""What every sum is taken apart by: of a few groups, Python counts no more than it must."""
+_HALF = 1_000_000_000
 
 
 def workflow_totals(workflow_id: WorkflowRun | UUID | str) -> dict[str, Any]:
@@ -42,8 +44,8 @@ def workflow_totals(workflow_id: WorkflowRun | UUID | str) -> dict[str, Any]:
         ValueError: The text is no id.
     """
     run_id = _id_of(workflow_id)
-    found = _stats().filter(run_id=run_id).aggregate(**_sums())
-    return _totals(found, _unknown().filter(run_id=run_id).count())
+    parts = _stats().filter(run_id=run_id).values(*_PARTS).annotate(**_sums())
+    return _totals(parts, _unknown().filter(run_id=run_id).count())
 
 
 def cost_by_model(
@@ -155,52 +157,58 @@ def _grouped(
             entries = entries.filter(**{f"started_at__{lookup}": bound})
     if run is not None:
         stats, entries = stats.filter(run_id=_id_of(run)), entries.filter(run_id=_id_of(run))
-    sums = {row[column]: row for row in stats.values(column).annotate(**_sums())}
+    sums = defaultdict[str, list[dict[str, Any]]](list)
+    for part in stats.values(column, *_PARTS).annotate(**_sums()):
+        sums[part[column]].append(part)
     unknown = dict(entries.values_list(_COLUMN_OF_ENTRIES[column]).annotate(Count("id")))
     rows = [
-        {column: name, **_totals(sums.get(name, {}), unknown.get(name, 0))} for name in sums.keys() | unknown.keys()
+        {column: name, **_totals(sums.get(name, ()), unknown.get(name, 0))} for name in sums.keys() | unknown.keys()
     ]
     return sorted(rows, key=lambda row: (row["cost"] is None, -(row["cost"] or 0), row[column]))
 
 
 def _sums() -> dict[str, Any]:
-    is_priced = Q(cost__isnull=False, currency=get_settings().currency)
-    priced, known = _PAID & is_priced, _SERVED & is_priced
-    return {
-        "paid_calls": Count("id", filter=_PAID),
-        "priced_calls": Count("id", filter=priced),
-        "served_calls": Coalesce(Sum("count", filter=_SERVED), 0),
-        "served_priced": Coalesce(Sum("count", filter=known), 0),
-        **{f"sum_of_{name}": Coalesce(Sum(name, filter=_PAID), 0) for name in _TOKENS},
-        "cost_high": Sum(_half("/"), filter=priced),
-        "cost_low": Sum(_half("%%%%"), filter=priced),
-        "saved_high": Sum(_half("/") * F("count"), filter=known, output_field=BigIntegerField()),
-        "saved_low": Sum(_half("%%%%") * F("count"), filter=known, output_field=BigIntegerField()),
+    columns = (*_TOKENS, "cost")
+    counts = {"calls": Count("id"), "priced": Count("cost")}
+    if connections[get_settings().database].vendor == "postgresql":
+        return counts | {f"sum_of_{column}": Sum(column, output_field=BigIntegerField()) for column in columns}
+    # SQLite adds in 64 bits, which is nine million of a currency: it adds the halves.
+    halves = {"sum_of": f"%(expressions)s %%%% {_HALF}", "high_of": f"%(expressions)s / {_HALF}"}
+    return counts | {
+        f"{half}_{column}": Sum(Func(F(column), template=template, output_field=BigIntegerField()))
+        for column in columns
+        for half, template in halves.items()
     }
 
 
-def _half(operator: str) -> Func:
-    return Func(F("cost"), template=f"(%(expressions)s {operator} {_HALF})", output_field=BigIntegerField())
-
-
-def _totals(found: dict[str, Any], ambiguous: int) -> dict[str, Any]:
-    calls, served = found.get("paid_calls", 0), found.get("served_calls", 0)
+def _totals(parts: Iterable[dict[str, Any]], ambiguous: int) -> dict[str, Any]:
+    currency = get_settings().currency
+    sums, saved = Counter[str](), Decimal(0)
+    for part in parts:
+        calls = part["calls"] * part["count"]
+        priced = part["priced"] * part["count"] if part["currency"] == currency else 0
+        if part["from_ledger"]:
+            sums.update(served=calls, served_unpriced=calls - priced)
+            saved += as_money(_sum_of("cost", part)) * part["count"] if priced else 0
+        else:
+            sums.update(calls=part["calls"], unpriced=part["calls"] - priced, priced=priced)
+            sums.update({name: _sum_of(name, part) for name in _TOKENS})
+            sums.update(cost=_sum_of("cost", part) if priced else 0)
     return {
-        "calls": calls,
-        **{name: found.get(f"sum_of_{name}", 0) for name in _TOKENS},
-        "cost": _joined(found, "cost"),
-        "unpriced": calls - found.get("priced_calls", 0),
-        "currency": get_settings().currency,
-        "served": served,
-        "saved": _joined(found, "saved") or Decimal(0),
-        "served_unpriced": served - found.get("served_priced", 0),
+        "calls": sums["calls"],
+        **{name: sums[name] for name in _TOKENS},
+        "cost": as_money(sums["cost"]) if sums["priced"] else None,
+        "unpriced": sums["unpriced"],
+        "currency": currency,
+        "served": sums["served"],
+        "saved": saved,
+        "served_unpriced": sums["served_unpriced"],
         "ambiguous": ambiguous,
     }
 
 
-def _joined(found: dict[str, Any], name: str) -> Decimal | None:
-    high, low = found.get(f"{name}_high"), found.get(f"{name}_low")
-    return None if high is None or low is None else as_money(high * _HALF + low)
+def _sum_of(column: str, part: dict[str, Any]) -> int:
+    return (part[f"sum_of_{column}"] or 0) + (part.get(f"high_of_{column}") or 0) * _HALF
 
 
 def _call(row: dict[str, Any]) -> dict[str, Any]:

@@ -91,6 +91,22 @@ def test_sum_of_many_amounts_is_exact_to_the_last_digit():
     assert workflow_totals(run.pk)["cost"] == Decimal("16000010.0000000001")
 
 
+def test_sum_of_more_tokens_than_a_column_holds_is_exact():
+    run = run_of()
+    for _ in range(3):
+        call(run, input_tokens=2**63 - 1, from_ledger=False)
+
+    assert workflow_totals(run)["input_tokens"] == 3 * (2**63 - 1)
+    assert cost_by_model()[0]["input_tokens"] == 3 * (2**63 - 1)
+
+
+def test_amounts_that_were_saved_may_be_more_than_a_column_holds():
+    run = run_of()
+    call(run, from_ledger=True, cost=Decimal(8_000_000) + TINIEST, count=1000)
+
+    assert workflow_totals(run)["saved"] == Decimal("8000000000.000000001")
+
+
 def test_run_is_named_by_itself_by_its_id_and_by_the_text_of_it():
     run = run_of()
     call(run)

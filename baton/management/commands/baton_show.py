@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from baton.exceptions import StepNotFoundError
 from baton.explain.words import listed
+from baton.management.money import MoneyView
 from baton.management.refusals import refusals
 from baton.management.runs import find_run, run_prefix
 from baton.management.showing import View, changes, follow, name_width
@@ -35,6 +36,7 @@ class Command(BaseCommand):
         how = parser.add_mutually_exclusive_group()
         how.add_argument("--follow", action="store_true", help="stay, and print each change, until the run has ended")
         how.add_argument("--why", metavar="STEP", help="say in a sentence or two why this step is where it is")
+        how.add_argument("--money", action="store_true", help="show what its calls of language models took and cost")
         parser.add_argument(
             "--json",
             action="store_true",
@@ -42,7 +44,9 @@ class Command(BaseCommand):
             help="print one JSON document, with --follow when the run has ended",
         )
 
-    def handle(self, *args: Any, run: str, follow: bool, why: str | None, as_json: bool, **options: Any) -> None:
+    def handle(
+        self, *args: Any, run: str, follow: bool, why: str | None, money: bool, as_json: bool, **options: Any
+    ) -> None:
         """Show the run, or a step of it."""
         terminal = Terminal.of(self.stdout, **options_of_terminal(options))
         with refusals(self, as_json=as_json), leaving_quietly():
@@ -51,12 +55,14 @@ class Command(BaseCommand):
                 self._explain(_step(found, why), as_json=as_json)
                 return
             view = View.of(found)
+            paid = MoneyView.of(found, is_whole=as_json) if money else None
             if not as_json:
-                terminal.write(*view.head(width=terminal.width), "", *view.graph(width=terminal.width))
+                below = view.graph(width=terminal.width) if paid is None else paid.lines()
+                terminal.write(*view.head(width=terminal.width), "", *below)
             if follow and not found.is_settled:
                 view = _followed(view, terminal, is_quiet=as_json)
             if as_json:
-                self.stdout.write(json.dumps(view.document()))
+                self.stdout.write(json.dumps(view.document() | ({"money": paid.document()} if paid else {})))
         if follow and view.run.state != RunState.COMPLETED:
             raise SystemExit(1)
 

@@ -82,7 +82,7 @@ def amount(value: Any) -> Decimal:
         ValueError: It is something else, a float for instance, or is not from 0 to nine million.
     """
     if isinstance(value, bool) or not isinstance(value, Decimal | int | str):
-        raise ValueError(f"{shown(value)} is no exact amount")
+        raise ValueError(f"{shown(value)} is no exact amount")  # noqa: TRY004 - one error for every fault
     try:
         exact = Decimal(value)
     except InvalidOperation:
@@ -121,7 +121,7 @@ def _price(model: str, price: Any) -> dict[str, Decimal]:
 
 def _texts(value: Any) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, list | tuple | set | frozenset):
-        raise ValueError(f"{shown(value)} is no list")
+        raise ValueError(f"{shown(value)} is no list")  # noqa: TRY004 - as above
     return tuple(_text_of(each, "one") for each in value)
 
 
@@ -136,6 +136,9 @@ def _text_of(value: Any, what: str) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(f"{what} is {shown(value)}, which is no text")
     return value
+
+
+_AMOUNT = ("None or an amount, as text, int or Decimal", _optional_amount)
 
 
 def _shaped(default: Any, wanted: str, read: Callable[[Any], Any]) -> Any:
@@ -191,7 +194,7 @@ class Settings:
     ``"llm"``)."""
     currency: str = "USD"
     """What money is counted in: the code of a currency (default ``"USD"``)."""
-    prices: dict[str, dict[str, Decimal]] | None = _shaped(
+    prices: dict[str, dict[str, Decimal]] | None = _shaped(  # noqa: RUF009 - a field
         None, 'a dict such as {"gpt-5": {"input": "1.25", "output": "10"}}, prices as text or Decimal', _prices
     )
     """What models cost: ``{model: {"input": …, "output": …, "cached_input": …, "cache_write": …}}``, each per million
@@ -199,9 +202,9 @@ class Settings:
     pricing: str = "baton.llm.pricing.DefaultPricing"
     """The dotted path of the class that prices a call (default ``"baton.llm.pricing.DefaultPricing"``: ``PRICES``, then
     genai-prices where that is installed)."""
-    step_budget: Decimal | None = _shaped(None, "None or an amount, as text, int or Decimal", _optional_amount)
+    step_budget: Decimal | None = _shaped(None, *_AMOUNT)  # noqa: RUF009 - a field
     """What the calls of one step may cost at most, an amount in ``CURRENCY`` (default ``None``: no limit)."""
-    day_budget: Decimal | None = _shaped(None, "None or an amount, as text, int or Decimal", _optional_amount)
+    day_budget: Decimal | None = _shaped(None, *_AMOUNT)  # noqa: RUF009 - a field
     """What the calls of all runs together may cost in a day of UTC, an amount in ``CURRENCY`` (default ``None``: no
     limit)."""
     capture: bool = False
@@ -209,14 +212,14 @@ class Settings:
     ``False``)."""
     capture_max_chars: int = _count(100_000, least=100)
     """How long each of the three may be in a debug log, in characters of JSON (default 100,000)."""
-    redact_keys: tuple[str, ...] = _shaped(
+    redact_keys: tuple[str, ...] = _shaped(  # noqa: RUF009 - a field
         ("api_key", "apikey", "authorization", "cookie", "password", "secret", "token", "x-api-key"),
         "a list of names of keys",
         _texts,
     )
     """Names of keys whose values never reach a debug log, in any case (default: api_key, apikey, authorization, cookie,
     password, secret, token and x-api-key)."""
-    redact_patterns: tuple[re.Pattern[str], ...] = _shaped((), "a list of regular expressions", _patterns)
+    redact_patterns: tuple[re.Pattern[str], ...] = _shaped((), "a list of regular expressions", _patterns)  # noqa: RUF009 - a field
     """Regular expressions; what they match in any text never reaches a debug log (default: none)."""
     redact_hook: str | None = None
     """The dotted path of a function that is given what is about to be kept, and returns what is kept instead (default

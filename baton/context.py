@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from baton.exceptions import NoResultError
@@ -47,6 +47,16 @@ class StepLogger(logging.LoggerAdapter[logging.Logger]):
         return msg, {**kwargs, "extra": {**(kwargs.get("extra") or {}), **(self.extra or {})}}
 
 
+class OnceOnly(Protocol):
+    """What a context needs of the ledger, which is the engine's."""
+
+    def once(self, key: str, fn: Callable[[], Any], *, on_ambiguous: str | None = None) -> Any:
+        """Do something once."""
+
+    async def aonce(self, key: str, fn: Callable[[], Any], *, on_ambiguous: str | None = None) -> Any:
+        """Do something once."""
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class StepContext:
     """The first parameter of every body."""
@@ -70,6 +80,8 @@ class StepContext:
     logger: logging.LoggerAdapter[logging.Logger] = field(init=False)
     """A logger whose records carry the run, the step and the attempt; those of level INFO and above are kept with the
     step."""
+    ledger: OnceOnly | None = None
+    """What keeps once-only effects; None outside a worker, where nothing is kept."""
     _own_result: Callable[[], Any] | None = None
     _report: Callable[[float, float | None, str], None] = _nothing
     _ask_cancelled: Callable[[], bool] | None = None
@@ -102,6 +114,28 @@ class StepContext:
     def is_cancelled(self) -> bool:
         """True once the step was taken from this worker; what the body returns is then dropped."""
         return self._ask_cancelled is not None and self._ask_cancelled()
+
+    def once(self, key: str, fn: Callable[[], Any], *, on_ambiguous: str | None = None) -> Any:
+        """Do something once, whatever becomes of this execution: a later attempt gets what was returned the first time.
+
+        Args:
+            key: Names the effect within the step.
+            fn: Does it, and returns what is kept: JSON values, bytes or a pydantic model.
+            on_ambiguous: What follows where an earlier attempt had begun it and nobody knows whether it was done:
+                ``repay`` does it again, ``fail`` discards the step, ``ask`` holds it until a person has spoken. By
+                default what the step says.
+
+        Returns:
+            What ``fn`` returned, or had returned, as the ledger gives it back.
+
+        Raises:
+            LedgerError: It cannot be done once.
+        """
+        return fn() if self.ledger is None else self.ledger.once(key, fn, on_ambiguous=on_ambiguous)
+
+    async def aonce(self, key: str, fn: Callable[[], Any], *, on_ambiguous: str | None = None) -> Any:
+        """The async twin of :meth:`once`; ``fn`` returns an awaitable."""
+        return await (fn() if self.ledger is None else self.ledger.aonce(key, fn, on_ambiguous=on_ambiguous))
 
     def progress(self, current: float, total: float | None = None, message: str = "") -> None:
         """Tell how far the body is.

@@ -64,6 +64,9 @@ class RegisteredStep(Protocol):
     def is_transient(self, error: BaseException) -> bool | None:
         """Whether another attempt may help where the options do not say; None leaves that to the engine."""
 
+    def record(self, context: Any, usage: Any) -> None:
+        """Record a usage that was taken out, so that it is written with the settle."""
+
     def take_out(self, value: Any) -> tuple[Any, Any]:
         """Part what a body returned into its result and a usage of any shape to be recorded beside it, or None."""
 

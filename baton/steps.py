@@ -97,6 +97,9 @@ class Step:
         """Leave it to the engine whether another attempt may help."""
         return None
 
+    def record(self, context: Any, usage: Any) -> None:
+        """Record nothing: nothing is taken out."""
+
     def take_out(self, value: Any) -> tuple[Any, Any]:
         """Take all of what a body returned for its result."""
         return value, None

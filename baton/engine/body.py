@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from django.db import connections
@@ -19,11 +22,14 @@ from baton.engine.backoff import backoff_seconds
 from baton.engine.errors import error_message, is_ours, storable_text
 from baton.engine.event_loop import run_async
 from baton.engine.gate import Claim
+from baton.engine.holds import Held
 from baton.engine.lease import Holding
+from baton.engine.ledger import Ledger
 from baton.engine.settle import Verdict
 from baton.engine.timer import TimeIsUp, Timer
 from baton.engine.transactions import mend_connections, open_transactions
 from baton.exceptions import (
+    LedgerError,
     NotStorableError,
     ReferencePathError,
     ResultNotStorableError,
@@ -68,6 +74,20 @@ class Execution:
         self.around = open_transactions()
         """Where a transaction was open before the body."""
         self.was_torn = False
+        self.ledger = Ledger(
+            alias=connection.alias,
+            run_id=claim.run_id,
+            node_id=claim.node_id,
+            workflow_name=claim.workflow_name,
+            step_name=claim.name,
+            step=claim.step,
+            fence=claim.fence,
+            attempt=claim.attempt,
+            policy=options.on_ambiguous,
+            capture=options.capture,
+            own=connection,
+            depth=len(connection.atomic_blocks),
+        )
         self._progress_written_at = 0.0
         self._asked_at = 0.0
 
@@ -91,7 +111,7 @@ class Execution:
             self.raised = True
             self.was_torn = True
             returned = StepTimeoutError(self.claim.timeout or 0)
-        return self._judge(returned, seconds)
+        return replace(self._judge(returned, seconds), besides=tuple(self.ledger.besides))
 
     def mend(self) -> None:
         """Leave the connections as a worker's next step expects them."""
@@ -99,7 +119,7 @@ class Execution:
 
     def failed_to_commit(self, error: BaseException, verdict: Verdict) -> Verdict:
         """What an atomic step came to when the database refused its writes."""
-        return self._failed(error, verdict.seconds, verdict.progress)
+        return replace(self._failed(error, verdict.seconds, verdict.progress), besides=verdict.besides)
 
     def _returned(self, timer: Timer) -> Any:
         """What the body returned; what it raised passes through, but never outlives its timer."""
@@ -113,12 +133,18 @@ class Execution:
                 if self.step.is_async:
                     returned = self._awaited(lambda: self.step.function(context, **arguments))
                 else:
-                    returned = self.step.function(context, **arguments)
+                    try:
+                        returned = self.step.function(context, **arguments)
+                    finally:
+                        self.ledger.leave(is_torn=timer.fired)
                     if inspect.isawaitable(returned):
                         returned = self._awaited(lambda: returned)
         finally:
             timer.disarm()
-        return _Encoded(self.claim.name, returned)
+        result, usage = self.step.take_out(returned)
+        if usage is not None:
+            self.step.record(context, usage)
+        return _Encoded(self.claim.name, result)
 
     def _arguments(self) -> dict[str, Any]:
         arguments: dict[str, Any] = values.decode(self.claim.args)
@@ -126,9 +152,15 @@ class Execution:
         return fill(arguments, references, self.results.whole) if references else arguments
 
     def _awaited(self, work: Callable[[], Any]) -> Any:
-        return run_async(self.connection, work, seconds=self.claim.timeout)
+        async def body() -> Any:
+            try:
+                return await work()
+            finally:
+                await self.ledger.aleave(is_torn=isinstance(sys.exception(), asyncio.CancelledError))
 
-    def _judge(self, returned: Any, seconds: float) -> Verdict:
+        return run_async(self.connection, body, seconds=self.claim.timeout)
+
+    def _judge(self, returned: Any, seconds: float) -> Verdict:  # noqa: PLR0911 - one for each way to end
         progress = self.progress
         if isinstance(returned, _Encoded):
             if isinstance(returned.value, Directive):
@@ -147,6 +179,14 @@ class Execution:
                     progress=progress,
                 )
         match returned:
+            case Held():
+                return Verdict(
+                    state=StepState.SNOOZED,
+                    outcome=AttemptOutcome.SNOOZED,
+                    hold=returned,
+                    seconds=seconds,
+                    progress=progress,
+                )
             case Snooze():
                 return Verdict(
                     state=StepState.SNOOZED,
@@ -195,6 +235,7 @@ class Execution:
             _keep_line=self.holding.lines.add,
             model=self.options.model,
             _node_id=claim.node_id,
+            ledger=self.ledger,
         )
 
     def _own_result(self) -> Any:
@@ -264,7 +305,7 @@ class _Encoded:
 
 def is_retried(error: BaseException, options: StepOptions, step: RegisteredStep) -> bool:
     """Whether an error is worth another attempt, by the step's ``retry_on`` and ``no_retry_on``, else by its kind."""
-    if isinstance(error, options.no_retry_on):
+    if isinstance(error, (*options.no_retry_on, LedgerError)):
         return False
     if options.retry_on is not None:
         return isinstance(error, options.retry_on)

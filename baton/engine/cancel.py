@@ -38,6 +38,7 @@ def cancel_run(run_id: UUID, *, reason: str = "") -> bool:
         if unsettled:
             _log_executions(connection, unsettled, message)
             sql.execute(connection, sql.CANCEL_UNSETTLED, [message, key])
+            sql.execute(connection, sql.RELEASE_HOLDS, [key])
             sql.execute(connection, sql.CANCEL_RUN, [reason, key])
             name = WorkflowRun.objects.using(connection.alias).values_list("name", flat=True).get(pk=run_id)
             transitions = [_transition(row, run_id, name, message) for row in unsettled]

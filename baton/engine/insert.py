@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from baton import q2, tracing
 from baton.engine import statements as sql
 from baton.exceptions import ForeignTransactionError, WorkflowExistsError
 from baton.models import WorkflowRun
+from baton.models.fields import as_units
 from baton.states import StepState
 from baton.telemetry import send, timestamp, workflow_inserted
 from baton.values import decode
@@ -64,6 +66,8 @@ class Plan:
     debug: bool
     ignore_cancelled: bool
     ignore_discarded: bool
+    budget: Decimal | None = None
+    allow_unpriced: bool = False
     trace: str = ""
     steps: Sequence[PlannedStep] = field(default_factory=list)
 
@@ -139,6 +143,8 @@ def _insert_run(connection: BaseDatabaseWrapper, plan: Plan) -> datetime | None:
             plan.ignore_cancelled,
             plan.ignore_discarded,
             plan.trace,
+            None if plan.budget is None else as_units(plan.budget),
+            plan.allow_unpriced,
             sql.uuid_param(connection, plan.id),
         ],
     )
@@ -232,6 +238,8 @@ def _run(plan: Plan, inserted_at: datetime | None, using: str) -> WorkflowRun:
         debug=plan.debug,
         ignore_cancelled=plan.ignore_cancelled,
         ignore_discarded=plan.ignore_discarded,
+        budget=plan.budget,
+        allow_unpriced=plan.allow_unpriced,
         trace=plan.trace,
         inserted_at=inserted_at or datetime.now(UTC),
     )

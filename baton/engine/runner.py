@@ -21,6 +21,7 @@ from baton.engine.hooks import call_hooks
 from baton.engine.lease import Holding, heartbeat, renew
 from baton.engine.options import module_in, options_of
 from baton.engine.settle import Settled, Verdict, settle
+from baton.engine.transactions import patiently
 from baton.engine.transitions import Transition, announce
 from baton.exceptions import UnknownStepError
 from baton.models import QueueSighting
@@ -29,10 +30,6 @@ from baton.results import Row
 from baton.states import AttemptOutcome, StepState
 
 logger = logging.getLogger("baton.engine")
-
-_SETTLE_PAUSES = (0.05, 0.2, 0.5, 1.0, 2.0, 3.0)
-"""Seconds between tries to write a settle while the database is away; in all well below a lease."""
-
 
 _NOT_AT_ONCE = 0.1
 
@@ -235,22 +232,31 @@ class _Undo(Exception):  # noqa: N818 - control flow
 
 def _settle(connection: BaseDatabaseWrapper, claim: Claim, verdict: Verdict, until: float | None) -> Settled:
     """Settle, and try again while the database is away: the work is done and must not be done twice."""
-    for tries, pause in enumerate(_SETTLE_PAUSES):
+    tries = 0
+
+    def work() -> Settled:
+        nonlocal tries
+        tries += 1
+        return settle(connection, claim, verdict, take_next=_is_before(until))
+
+    settled = patiently(work, using=connection.alias, what=f"The settle of step {claim.name!r}", extra=claim.about)
+    # An earlier try may have been committed and its answer lost: then nobody has asked for the end of the run.
+    settled.asks_finish |= tries > 1
+    if settled.is_stale:
+        _write_besides(connection, claim, verdict)
+    return settled
+
+
+def _write_besides(connection: BaseDatabaseWrapper, claim: Claim, verdict: Verdict) -> None:
+    """Write what belongs to an execution whatever became of its step: it was paid for."""
+    for beside in verdict.besides:
         try:
-            settled = settle(connection, claim, verdict, take_next=_is_before(until))
-        except (OperationalError, InterfaceError):
+            with transaction.atomic(using=connection.alias):
+                beside(connection)
+        except Exception:
             if connection.in_atomic_block:
                 raise
-            logger.warning(
-                "Step %r could not be settled yet; trying again.", claim.name, exc_info=True, extra=claim.about
-            )
-            connection.close()
-            time.sleep(pause)
-        else:
-            # An earlier try may have been committed and its answer lost: then nobody has asked for the end of the run.
-            settled.asks_finish |= tries > 0
-            return settled
-    return settle(connection, claim, verdict, take_next=_is_before(until))
+            logger.exception("A usage of step %r could not be written.", claim.name, extra=claim.about)
 
 
 def _is_before(until: float | None) -> bool:

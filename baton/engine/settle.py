@@ -16,6 +16,7 @@ from baton.engine import statements as sql
 from baton.engine.cascade import Fall, cascade
 from baton.engine.errors import error_key
 from baton.engine.gate import Claim, claim_kept, claim_next
+from baton.engine.holds import Beside, Held, write_hold
 from baton.engine.transitions import Transition
 from baton.models.node import KEPT_EXECUTIONS
 from baton.states import AttemptOutcome, StepState
@@ -40,6 +41,10 @@ class Verdict:
     """How long the body ran."""
     progress: str | None = None
     """Progress that was buffered and not yet written, as JSON text."""
+    hold: Held | None = None
+    """What a snoozed step waits for, where that is no time."""
+    besides: Sequence[Beside] = ()
+    """What is written with the settle: usages."""
 
     @property
     def settles(self) -> bool:
@@ -104,6 +109,8 @@ def settle(
             settled = _fail(connection, claim, verdict, expired_only)
         if settled.is_stale:
             return settled
+        for beside in verdict.besides:
+            beside(connection)
         if take_next and not any(fall.hook for fall in settled.falls):
             settled.next = _take_next(connection, claim, ready)
         _ring_for(connection, ready, taken=settled.next)
@@ -179,6 +186,8 @@ def _fail(connection: BaseDatabaseWrapper, claim: Claim, verdict: Verdict, expir
 
 
 def _put_off(connection: BaseDatabaseWrapper, claim: Claim, verdict: Verdict, expired_only: bool) -> Settled:
+    if verdict.hold is not None:
+        return _hold(connection, claim, verdict, verdict.hold, expired_only)
     gives_back = 1 if verdict.state == StepState.SNOOZED else 0
     rows = sql.fetch(
         connection,
@@ -198,6 +207,16 @@ def _put_off(connection: BaseDatabaseWrapper, claim: Claim, verdict: Verdict, ex
     if not rows:
         return Settled(is_stale=True)
     q2.ring_at(claim.queue, verdict.delay, using=connection.alias)
+    return Settled(transitions=[_transition(claim, verdict, rows[0][0])])
+
+
+def _hold(connection: BaseDatabaseWrapper, claim: Claim, verdict: Verdict, hold: Held, expired_only: bool) -> Settled:
+    """Put a step off until somebody wakes it."""
+    log = _attempt_log(claim, verdict)
+    rows = sql.fetch(connection, sql.HOLD, [log, verdict.progress, claim.node_id, claim.fence, expired_only])
+    if not rows:
+        return Settled(is_stale=True)
+    write_hold(connection, claim, hold)
     return Settled(transitions=[_transition(claim, verdict, rows[0][0])])
 
 

@@ -213,7 +213,7 @@ Parameters: worker, lease, queue, priority, id.
 CLAIM = Statement(
     _CLAIM.format(
         choice="%s AND remaining = 0 AND state IN ('available', 'snoozed', 'retryable') "
-        "AND (due_at IS NULL OR due_at <= <asof>)"
+        "AND (state = 'available' OR due_at <= <asof>)"
     )
 )
 """Take one step by its id, if it is ready or due. Parameters: worker, lease, id."""
@@ -278,6 +278,15 @@ PUT_OFF = Statement("""
     RETURNING version
 """)
 """Give an executing step a due time, if the fence is still ours; a snooze gives its attempt back."""
+
+HOLD = Statement("""
+    UPDATE baton_workflownode
+    SET state = 'snoozed', attempt_log = %s, due_at = NULL, queued_at = NULL, changed_at = <now>, lease_until = NULL,
+        version = version + 1, attempt = attempt - 1, progress = COALESCE(%s, progress)
+    WHERE id = %s AND state = 'executing' AND fence = %s AND (NOT %s OR lease_until <= <asof>)
+    RETURNING version
+""")
+"""Put an executing step off for no time, if the fence is still ours; it waits for money or a person."""
 
 _LOWER = """
     UPDATE baton_workflownode
@@ -358,6 +367,8 @@ CANCEL_UNSETTLED = Statement("""
         version = version + 1, fence = fence + 1
     WHERE run_id = %s AND settled_at IS NULL
 """)
+
+RELEASE_HOLDS = Statement("DELETE FROM baton_hold WHERE run_id = %s")
 
 LOG_EXECUTION = Statement("UPDATE baton_workflownode SET attempt_log = %s WHERE id = %s")
 
@@ -487,8 +498,8 @@ TAKE_HOOK = Statement("""
 INSERT_RUN = Statement("""
     INSERT INTO baton_workflowrun
         (id, name, key, state, round, meta, debug, ignore_cancelled, ignore_discarded, inserted_at, cancel_reason,
-        trace)
-    SELECT %s, %s, %s, 'running', 1, %s, %s, %s, %s, <now>, '', %s
+        trace, budget, allow_unpriced)
+    SELECT %s, %s, %s, 'running', 1, %s, %s, %s, %s, <now>, '', %s, %s, %s
     WHERE NOT EXISTS (SELECT 1 FROM baton_workflownode WHERE run_id = %s)
     ON CONFLICT DO NOTHING
     RETURNING inserted_at

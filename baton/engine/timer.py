@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
 
@@ -51,6 +53,7 @@ class Timer:
     def disarm(self) -> None:
         """End the limit. From here on a late signal does nothing."""
         was_armed, self._armed = self._armed, False
+        _shield.has_struck = False
         if was_armed:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, self._previous)
@@ -59,4 +62,33 @@ class Timer:
     def _strike(self, _signum: int, _frame: FrameType | None) -> None:
         if self._armed:
             self.fired = True
+            if _shield.depth:
+                _shield.has_struck = True
+            else:
+                raise TimeIsUp
+
+
+class _Shield:
+    """How deep the main thread is in what must not be torn, and whether its time ran out meanwhile."""
+
+    depth = 0
+    has_struck = False
+
+
+_shield = _Shield()
+
+
+@contextmanager
+def shielded() -> Iterator[None]:
+    """Hold :class:`TimeIsUp` back while something is written that was paid for; it is raised behind it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _shield.depth += 1
+    try:
+        yield
+    finally:
+        _shield.depth -= 1
+        if not _shield.depth and _shield.has_struck:
+            _shield.has_struck = False
             raise TimeIsUp

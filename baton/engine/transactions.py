@@ -2,8 +2,41 @@
 
 from __future__ import annotations
 
-from django.db import connections
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from django.db import InterfaceError, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+
+T = TypeVar("T")
+
+logger = logging.getLogger("baton.engine")
+
+PAUSES = (0.05, 0.2, 0.5, 1.0, 2.0, 3.0)
+"""Seconds between tries to write what must not be lost while the database is away; in all well below a lease."""
+
+
+def patiently(work: Callable[[], T], *, using: str, what: str, extra: dict[str, Any] | None = None) -> T:
+    """Write something that must not be lost, and try again while the database is away.
+
+    Args:
+        work: Writes it in a transaction of its own; what it does twice has the effect of once.
+        using: The alias of the database.
+        what: How a log line names it.
+        extra: What log records carry.
+    """
+    for pause in PAUSES:
+        try:
+            return work()
+        except (OperationalError, InterfaceError):
+            if connections[using].in_atomic_block:
+                raise
+            logger.warning("%s could not be written yet; trying again.", what, exc_info=True, extra=extra)
+            connections[using].close()
+            time.sleep(pause)
+    return work()
 
 
 def open_transactions() -> frozenset[str]:

@@ -8,6 +8,7 @@ from typing import Any, overload
 
 from baton import q2
 from baton.conf import get_settings
+from baton.llm.recording import record_returned
 from baton.llm.transience import is_transient, llm_backoff
 from baton.registry import StepOptions
 from baton.steps import Step, override
@@ -43,6 +44,10 @@ class LlmStep(Step):
     def is_transient(self, error: BaseException) -> bool | None:
         """Whether the provider may answer another attempt."""
         return is_transient(error)
+
+    def record(self, context: Any, usage: Any) -> None:
+        """Record what was taken out, with the settle."""
+        record_returned(context, usage)
 
     def take_out(self, value: Any) -> tuple[Any, Any]:
         """Part a returned dict from its ``llm_usage``."""

@@ -6,6 +6,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
 from django.db import models
+from django.db.models.expressions import Combinable
 
 from baton.values import decode, encode
 
@@ -27,12 +28,15 @@ class JSONTextField(models.TextField):  # type: ignore[type-arg] # not subscript
 
 
 MONEY_PLACES = 12
-"""How many decimal places an amount of money keeps: a price per million tokens with six places is exact by the token."""
+"""How many decimal places money keeps: a price per million tokens with six of them is exact for each token."""
 _UNIT = Decimal(1).scaleb(-MONEY_PLACES)
 
 
 class MoneyField(models.BigIntegerField):  # type: ignore[type-arg] # not subscriptable at run time
     """An exact amount of money, kept as a whole number of its smallest part; SQLite has no decimals and would round."""
+
+    _pyi_private_set_type: Decimal | int | str | Combinable  # type: ignore[assignment]
+    _pyi_private_get_type: Decimal  # type: ignore[assignment]
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Decimal | None:
         """Read an amount, or the sum of some."""

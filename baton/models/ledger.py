@@ -48,7 +48,10 @@ class LedgerEntry(models.Model):
     answer = models.TextField(_("answer"), null=True, blank=True)  # noqa: DJ001 - none is not an empty text
     answer_type = models.CharField(_("type of the answer"), max_length=255, blank=True, default="")
     error = models.TextField(_("error"), blank=True, default="")
-    reserved = MoneyField(_("reserved"), null=True, blank=True)
+    reserved = MoneyField(
+        _("reserved"), null=True, blank=True, help_text=_("What budgets still hold for it, until its cost is known.")
+    )
+    accounts = models.CharField(_("accounts"), max_length=255, blank=True, default="", help_text=_("Where."))
     is_estimate = models.BooleanField(_("reserved an estimate"), default=False)
     started_at = models.DateTimeField(_("started at"))
     ended_at = models.DateTimeField(_("ended at"), null=True, blank=True)

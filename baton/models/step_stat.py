@@ -37,9 +37,9 @@ class StepStat(models.Model):
         blank=True,
         verbose_name=_("ledger entry"),
     )
-    once_key = models.CharField(
+    once_key = models.CharField(  # noqa: DJ001 - none is counted each time
         _("once-key"), max_length=300, null=True, blank=True, help_text=_("Counted once for each of a step.")
-    )  # fmt: skip
+    )
     key = models.CharField(_("key"), max_length=255, blank=True, default="")
     workflow_name = models.CharField(_("workflow"), max_length=255)
     step_name = models.CharField(_("step"), max_length=255)

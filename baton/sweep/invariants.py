@@ -30,7 +30,26 @@ _BROKEN: dict[str, sql.Statement] = {
     """),
     "step {0} ({1}) is {2} with the due time {3}": sql.Statement("""
         SELECT id, name, state, due_at FROM baton_workflownode
-        WHERE (state IN ('snoozed', 'retryable')) <> (due_at IS NOT NULL) LIMIT 20
+        WHERE (state IN ('snoozed', 'retryable')) <> (due_at IS NOT NULL)
+            AND NOT (state = 'snoozed' AND EXISTS (SELECT 1 FROM baton_hold h WHERE h.node_id = baton_workflownode.id))
+        LIMIT 20
+    """),
+    "step {0} ({1}) is {2} and has the due time {3}, but is held": sql.Statement("""
+        SELECT n.id, n.name, n.state, n.due_at FROM baton_hold h JOIN baton_workflownode n ON n.id = h.node_id
+        WHERE n.state <> 'snoozed' OR n.due_at IS NOT NULL LIMIT 20
+    """),
+    "account {0} has {1} reserved, but the calls that hold it have {2}": sql.Statement("""
+        SELECT name, reserved, held FROM (
+            SELECT a.name, a.reserved, (
+                SELECT COALESCE(sum(e.reserved), 0) FROM baton_ledgerentry e
+                WHERE e.reserved IS NOT NULL AND ' ' || e.accounts || ' ' LIKE '%% ' || a.name || ' %%') AS held
+            FROM baton_budgetaccount a) balances
+        WHERE reserved <> held LIMIT 20
+    """),
+    "call {0} of step {1} is answered and has {2} usages": sql.Statement("""
+        SELECT e.id, e.node_id, count(s.id) FROM baton_ledgerentry e
+            LEFT JOIN baton_stepstat s ON s.entry_id = e.id AND NOT s.from_ledger
+        WHERE e.is_call AND e.state = 'answered' GROUP BY e.id, e.node_id HAVING count(s.id) <> 1 LIMIT 20
     """),
     "step {0} ({1}) is pending and counts {2} unsettled dependencies, but has {3}": sql.Statement("""
         SELECT id, name, remaining, unsettled FROM (

@@ -37,7 +37,11 @@ _ELAPSE = sql.Statement("""
         SELECT id FROM baton_workflownode WHERE run_id = %s AND settled_at IS NULL AND due_at IS NOT NULL
         ORDER BY id <skip locked></in>
 """)
-_IS_UNSETTLED = sql.Statement("SELECT 1 FROM baton_workflownode WHERE run_id = %s AND settled_at IS NULL LIMIT 1")
+_IS_MOVING = sql.Statement("""
+    SELECT 1 FROM baton_workflownode
+    WHERE run_id = %s AND settled_at IS NULL AND (state IN ('available', 'executing') OR due_at IS NOT NULL) LIMIT 1
+""")
+"""Whether anything of a run may still go on by itself; what is held waits for money or a person."""
 
 
 class DrainLimitError(BatonError):
@@ -53,6 +57,7 @@ class DrainLimitError(BatonError):
 def drain(run: WorkflowRun, *, limit: int = 100_000) -> WorkflowRun:
     """Run a workflow to its end in this process, with snoozes, backoffs and ``not_before`` taken as elapsed.
 
+    It also ends where all that is left is held: steps for which there is no money, or that wait for a person's word.
     Only steps of this run are taken. Where another worker holds one, it is waited for. Works inside a ``TestCase``,
     where nothing commits. Timeouts are enforced in the main thread only.
 
@@ -83,7 +88,7 @@ def drain(run: WorkflowRun, *, limit: int = 100_000) -> WorkflowRun:
             execute(connection, Held(claim=claimed), until=None)
         if ready:
             continue
-        if not sql.fetch(connection, _IS_UNSETTLED, [key]):
+        if not sql.fetch(connection, _IS_MOVING, [key]):
             break
         time.sleep(_POLL_SECONDS)
     finish(connection, run.pk)

@@ -1,0 +1,454 @@
+"""The ledger: once-only effects of a step, each with its intent written before it and its answer right after.
+
+An answer that is stored is given back on every later attempt. An intent without an answer cannot be told from a call
+that was answered and paid: nobody can close that window, so it is marked, and a policy says what follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import cached_property
+from typing import Any, Protocol, TypeVar
+from uuid import UUID
+
+from asgiref.sync import sync_to_async
+from django.db import connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from baton.conf import get_settings
+from baton.engine import accounts
+from baton.engine import statements as sql
+from baton.engine.accounts import Refusal
+from baton.engine.answers import Written, is_readable, read_answer, same, write_answer
+from baton.engine.errors import error_message, storable_text
+from baton.engine.holds import Beside, Held
+from baton.engine.timer import shielded
+from baton.engine.transactions import patiently
+from baton.exceptions import (
+    AmbiguousCallError,
+    AnswerNotStorableError,
+    CallInProgressError,
+    CallInTransactionError,
+    StepTakenError,
+)
+from baton.models import WorkflowRun
+from baton.models.fields import as_units
+from baton.registry import POLICIES
+from baton.results import outside_event_loop
+from baton.returns import Directive
+from baton.states import EntryState, HoldKind, Resolution
+
+T = TypeVar("T")
+
+MAX_KEY = 255
+_TRIES = 10
+
+_ENTRY = "id, number, state, resolution, fence, answer, answer_type, error"
+
+_OPEN = sql.Statement("""
+    INSERT INTO baton_ledgerentry
+        (run_id, node_id, key, number, is_call, state, resolution, resolved_by, is_retired, fence, attempt, provider,
+        model, answer_type, error, accounts, is_estimate, started_at)
+    SELECT n.run_id, n.id, %s, COALESCE((
+            SELECT max(e.number) FROM baton_ledgerentry e WHERE e.node_id = n.id AND e.key = %s), 0) + 1,
+        %s, 'calling', '', '', FALSE, n.fence, n.attempt, %s, %s, '', '', '', FALSE, <now>
+    FROM baton_workflownode n
+    WHERE n.id = %s AND n.fence = %s AND n.state = 'executing' AND NOT EXISTS (
+        SELECT 1 FROM baton_ledgerentry e WHERE e.node_id = n.id AND e.key = %s AND NOT e.is_retired AND e.id > %s)
+    ON CONFLICT DO NOTHING
+    RETURNING id, number
+""")
+"""Write an intent, if the step is still ours and nobody has begun since a given entry. Index: baton_entry_once."""
+
+_FIND = sql.Statement(f"""
+    SELECT {_ENTRY} FROM baton_ledgerentry WHERE node_id = %s AND key = %s AND NOT is_retired ORDER BY number
+""")  # noqa: S608 - as above
+"""The calls of a key. Index: baton_entry_once."""
+
+_ANSWER = sql.Statement("""
+    UPDATE baton_ledgerentry SET state = 'answered', answer = %s, answer_type = %s, ended_at = <now>
+    WHERE id = %s AND state IN ('calling', 'ambiguous')
+""")
+"""Store an answer, also one that comes so late that the call was given up: it is paid for."""
+
+_END = sql.Statement("""
+    UPDATE baton_ledgerentry SET state = %s, error = %s, ended_at = <now> WHERE id = %s AND state = 'calling'
+""")
+_GIVE_UP = sql.Statement("""
+    UPDATE baton_ledgerentry
+    SET state = 'ambiguous', resolution = %s, error = CASE WHEN error = '' THEN %s ELSE error END,
+        ended_at = COALESCE(ended_at, <now>)
+    WHERE id = %s AND state IN ('calling', 'ambiguous')
+""")
+_NOTE_RESERVATION = sql.Statement("""
+    UPDATE baton_ledgerentry SET reserved = %s, accounts = %s, is_estimate = %s WHERE id = %s
+""")
+_FREE = sql.Statement("UPDATE baton_ledgerentry SET reserved = NULL WHERE id = %s AND reserved IS NOT NULL")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """What a call may cost at most."""
+
+    amount: Decimal | None
+    """None where nobody can tell: it gets all that is left."""
+    is_estimate: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Entry:
+    """A call of a key: begun by us, or answered before."""
+
+    id: int
+    key: str
+    number: int
+    is_stored: bool = False
+    answer: str = ""
+    kind: str = ""
+    reserved: Decimal | None = None
+    accounts: tuple[str, ...] = ()
+
+    def read(self, step: str) -> Any:
+        """The stored answer.
+
+        Raises:
+            AnswerNotStorableError: It was stored for people only.
+        """
+        if not is_readable(self.answer, self.kind):
+            raise AnswerNotStorableError(step, self.key, "nothing that could be given back")
+        return read_answer(self.answer, self.kind)
+
+
+class Stream(Protocol):
+    """A stream that a body reads, and may leave before its end."""
+
+    def leave(self, *, is_torn: bool) -> None:
+        """The body has ended: read to the end, unless it was torn out of its work, and store what there is."""
+
+    async def aleave(self, *, is_torn: bool) -> None:
+        """The same in an event loop."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Terms:
+    """What holds for the calls of an execution."""
+
+    budget: Decimal | None
+    allow_unpriced: bool
+    is_debug: bool
+
+
+@dataclass(kw_only=True, eq=False)
+class Ledger:
+    """The ledger as one execution of a step sees it."""
+
+    alias: str
+    run_id: UUID
+    node_id: int
+    workflow_name: str
+    step_name: str
+    step: str
+    fence: int
+    attempt: int
+    policy: str = "repay"
+    """What follows a call of unknown outcome, where the call itself does not say."""
+    capture: bool | None = None
+    """Whether the step wants its calls kept; None is what the run and the settings say."""
+    own: BaseDatabaseWrapper
+    """The connection of the execution itself."""
+    depth: int = 0
+    """How many transactions were open on it before the body, one in the other, as in a test."""
+    besides: list[Beside] = field(default_factory=list)
+    """What is to be written with the settle: usages whose own transaction could be undone."""
+    streams: list[Stream] = field(default_factory=list)
+    """Streams that the body has begun to read."""
+
+    # Reading -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def terms(self) -> _Terms:
+        """The run's budget and its debug flag, read once for an execution."""
+        runs = WorkflowRun.objects.using(self.alias).filter(pk=self.run_id)
+        columns = ("budget", "allow_unpriced", "debug")
+        budget, allows, debug = outside_event_loop(lambda: runs.values_list(*columns).first()) or (None, False, False)
+        return _Terms(budget=budget, allow_unpriced=allows, is_debug=debug)
+
+    @property
+    def is_debug(self) -> bool:
+        """Whether the run asks for its calls to be kept."""
+        return self.terms.is_debug
+
+    @property
+    def connection(self) -> BaseDatabaseWrapper:
+        """To Baton's database, of this thread."""
+        return connections[self.alias]
+
+    @property
+    def is_in_transaction(self) -> bool:
+        """True inside a transaction of the body, which may yet be undone."""
+        connection = self.connection
+        return len(connection.atomic_blocks) > (self.depth if connection is self.own else 0)
+
+    # The moves of a call -----------------------------------------------------------------------------------------
+
+    def begin(
+        self,
+        key: str,
+        *,
+        policy: str | None = None,
+        is_call: bool = False,
+        provider: str = "",
+        model: str = "",
+        reserve: Callable[[], Reservation] | None = None,
+    ) -> Entry:
+        """Find the answer of a key, or write the intent to get one.
+
+        Args:
+            key: Names the effect within the step.
+            policy: What follows a call of unknown outcome.
+            is_call: Whether it is a call of a language model.
+            provider: For who looks at the entry.
+            model: For who looks at the entry.
+            reserve: Says what the call may cost, asked only where there is a budget.
+
+        Returns:
+            The entry; where its answer is stored, nothing is to be called.
+
+        Raises:
+            AmbiguousCallError: An earlier call's outcome is unknown, and the policy is ``fail``.
+            CallInProgressError: This execution is calling under that key.
+            CallInTransactionError: A transaction of the body is open.
+            StepTakenError: The step was taken from this worker.
+            Held: There is no money, or a person is to be asked.
+        """
+        _check(key, policy)
+        if self.is_in_transaction:
+            raise CallInTransactionError(self.step_name, key)
+        after = 0
+        for _ in range(_TRIES):
+            with shielded():
+                params = [key, key, is_call, provider[:100], model[:255], self.node_id, self.fence, key, after]
+                opened = self._open(key, params, reserve)
+            if opened is not None:
+                return opened
+            found = self._find(key)
+            if isinstance(found, Entry):
+                return found
+            after = self._after(key, found, policy or self.policy)
+        raise StepTakenError(self.step_name, key)
+
+    def store(
+        self, entry: Entry, written: Written, *, cost: Decimal | None = None, beside: Beside | None = None
+    ) -> None:
+        """Store an answer in a short transaction of its own, whatever became of the step meanwhile.
+
+        Args:
+            entry: The call.
+            written: Its answer.
+            cost: What it cost, where that is known by now.
+            beside: Writes what belongs to it.
+        """
+
+        def work() -> None:
+            connection = self.connection
+            with transaction.atomic(using=connection.alias):
+                sql.execute(connection, _ANSWER, [written.text, written.kind, entry.id])
+                if beside is not None:
+                    beside(connection)
+                if cost is not None:
+                    self._settle_accounts(connection, entry, cost)
+
+        with shielded():
+            patiently(work, using=self.alias, what=f"The answer {entry.key!r} of step {self.step_name!r}")
+        if cost is not None:
+            self._wake(entry, cost)
+
+    def settle_cost(self, entry: Entry, cost: Decimal) -> None:
+        """Put a cost that became known after the answer was stored in the place of what was reserved for it."""
+        connection = self.connection
+        if entry.accounts:
+            with shielded(), transaction.atomic(using=connection.alias):
+                self._settle_accounts(connection, entry, cost)
+            self._wake(entry, cost)
+
+    def give_up(self, entry: Entry, error: BaseException, *, is_unknown: bool) -> None:
+        """Note that a call raised: either nothing was paid, or nobody knows."""
+        connection = self.connection
+        state = EntryState.AMBIGUOUS if is_unknown else EntryState.FAILED
+        with shielded(), transaction.atomic(using=connection.alias):
+            sql.execute(connection, _END, [state.value, error_message(error), entry.id])
+            if not is_unknown and entry.accounts:
+                self._settle_accounts(connection, entry, Decimal(0))
+        if not is_unknown:
+            self._wake(entry, Decimal(0))
+
+    def once(self, key: str, fn: Callable[[], Any], *, on_ambiguous: str | None = None) -> Any:
+        """Do something once, whatever becomes of the execution, and give back what it returned."""
+        entry = outside_event_loop(lambda: self.begin(key, policy=on_ambiguous))
+        if entry.is_stored:
+            return entry.read(self.step_name)
+        try:
+            answer = fn()
+        except BaseException as exc:
+            error = exc
+            outside_event_loop(lambda: self.give_up(entry, error, is_unknown=not isinstance(error, Directive)))
+            raise
+        with shielded():
+            written = write_answer(answer)
+            outside_event_loop(lambda: self.store(entry, written))
+        return self.given(entry, answer, written)
+
+    async def aonce(self, key: str, fn: Callable[[], Any], *, on_ambiguous: str | None = None) -> Any:
+        """The async twin of :meth:`once`; ``fn`` returns an awaitable."""
+        entry = await unbroken(lambda: self.begin(key, policy=on_ambiguous))
+        if entry.is_stored:
+            return entry.read(self.step_name)
+        try:
+            answer = await fn()
+        except BaseException as exc:
+            error = exc
+            await unbroken(lambda: self.give_up(entry, error, is_unknown=not isinstance(error, Directive)))
+            raise
+        written = write_answer(answer)
+        await unbroken(lambda: self.store(entry, written))
+        return self.given(entry, answer, written)
+
+    def leave(self, *, is_torn: bool) -> None:
+        """The body has ended: end its streams."""
+        while self.streams:
+            self.streams.pop().leave(is_torn=is_torn)
+
+    async def aleave(self, *, is_torn: bool) -> None:
+        """The same in an event loop."""
+        while self.streams:
+            await self.streams.pop().aleave(is_torn=is_torn)
+
+    def given(self, entry: Entry, answer: Any, written: Written) -> Any:
+        """What the caller gets at first: exactly what a replay would give.
+
+        Raises:
+            AnswerNotStorableError: A replay could not give it back.
+        """
+        if written.problem:
+            raise AnswerNotStorableError(self.step_name, entry.key, written.problem)
+        rebuilt = read_answer(written.text, written.kind)
+        return answer if same(answer, rebuilt) else rebuilt
+
+    # How -------------------------------------------------------------------------------------------------------------
+
+    def _open(self, key: str, params: list[Any], reserve: Callable[[], Reservation] | None) -> Entry | None:
+        connection = self.connection
+        limits = accounts.limits_of(self.run_id, self.node_id, using=self.alias) if reserve and self._has_budget else []
+        if not limits or reserve is None:
+            rows = sql.fetch(connection, _OPEN, params)
+            return Entry(id=rows[0][0], key=key, number=rows[0][1]) if rows else None
+        reservation = reserve()
+        with transaction.atomic(using=connection.alias):
+            rows = sql.fetch(connection, _OPEN, params)
+            if not rows:
+                return None
+            entry = Entry(id=rows[0][0], key=key, number=rows[0][1], accounts=tuple(each.name for each in limits))
+            reserved = accounts.reserve(
+                connection, limits, reservation.amount, run_id=self.run_id, node_id=self.node_id
+            )
+            if isinstance(reserved, Refusal):
+                raise self._held_for_money(reserved)
+            entry.reserved = reserved
+            names = " ".join(entry.accounts)
+            is_estimate = reservation.is_estimate or reservation.amount is None
+            sql.execute(connection, _NOTE_RESERVATION, [as_units(reserved), names, is_estimate, entry.id])
+        return entry
+
+    @property
+    def _has_budget(self) -> bool:
+        settings = get_settings()
+        return self.terms.budget is not None or settings.day_budget is not None or settings.step_budget is not None
+
+    def _find(self, key: str) -> Entry | Sequence[Any] | None:
+        """The earliest answer of a key, else its last call."""
+        rows = sql.fetch(self.connection, _FIND, [self.node_id, key])
+        for id_, number, state, _resolution, _fence, answer, kind, _error in rows:
+            if state == EntryState.ANSWERED:
+                return Entry(id=id_, key=key, number=number, is_stored=True, answer=answer, kind=kind)
+        return rows[-1] if rows else None
+
+    def _after(self, key: str, last: Sequence[Any] | None, policy: str) -> int:
+        """After which call of a key another one may be begun."""
+        if last is None:
+            if not sql.fetch(self.connection, sql.HOLDS, [self.node_id, self.fence]):
+                raise StepTakenError(self.step_name, key)
+            return 0
+        id_, _number, state, resolution, fence, _answer, _kind, error = last
+        if state == EntryState.FAILED:
+            return int(id_)
+        if state == EntryState.CALLING and fence == self.fence:
+            raise CallInProgressError(self.step_name, key)
+        if state == EntryState.CALLING and fence > self.fence:
+            raise StepTakenError(self.step_name, key)
+        decision = resolution or (policy if policy != "ask" else "")
+        why = error or "its worker vanished"
+        with shielded():
+            sql.execute(self.connection, _GIVE_UP, [decision, why, id_])
+        if decision == Resolution.REPAY:
+            return int(id_)
+        if decision == Resolution.FAIL:
+            raise AmbiguousCallError(self.step_name, key, why=why)
+        raise self._held_for_a_person(id_, key)
+
+    def _settle_accounts(self, connection: BaseDatabaseWrapper, entry: Entry, cost: Decimal) -> None:
+        # Only once, should a commit have been lost and tried again.
+        if entry.accounts and sql.execute(connection, _FREE, [entry.id]):
+            accounts.settle_accounts(connection, entry.accounts, reserved=entry.reserved, cost=cost)
+
+    def _wake(self, entry: Entry, typical: Decimal) -> None:
+        """Let those go on that waited for what this call has left."""
+        for name in entry.accounts:
+            if accounts.is_held_for(self.connection, name):
+                accounts.wake_held(self.connection, name, typical=typical or None)
+
+    def _held_for_money(self, refusal: Refusal) -> Held:
+        limit = refusal.limit
+        wants = "" if refusal.amount is None else f", and it may cost {refusal.amount.normalize():f}"
+        reason = f"{limit.words} of {limit.most.normalize():f} leaves {refusal.left.normalize():f}{wants}"
+
+        def still(connection: BaseDatabaseWrapper) -> bool:
+            limits = accounts.limits_of(self.run_id, self.node_id, using=self.alias)
+            now = next((each for each in limits if each.name == limit.name), None)
+            if now is None:
+                return False
+            remains = accounts.left(connection, now, run_id=self.run_id, node_id=self.node_id)
+            return remains <= 0 if refusal.amount is None else remains < refusal.amount
+
+        return Held(HoldKind.BUDGET, reason, still=still, account=limit.name, amount=refusal.amount)
+
+    def _held_for_a_person(self, entry_id: int, key: str) -> Held:
+        def still(connection: BaseDatabaseWrapper) -> bool:
+            ((resolution, state),) = sql.fetch(connection, _DECISION, [entry_id])
+            return not resolution and state != EntryState.ANSWERED
+
+        return Held(HoldKind.QUESTION, f"nobody knows whether the call {key!r} was answered and paid", still=still)
+
+
+_DECISION = sql.Statement("SELECT resolution, state FROM baton_ledgerentry WHERE id = %s <lock>")
+
+
+async def unbroken(work: Callable[[], T]) -> T:
+    """Do something with the database from an event loop, to its end, also where the task is cancelled meanwhile."""
+    task = asyncio.ensure_future(sync_to_async(work)())
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+def _check(key: object, policy: object) -> None:
+    if not isinstance(key, str):
+        raise TypeError(f"The key of a call is {key!r}: give a str.")
+    if not 0 < len(key) <= MAX_KEY or storable_text(key) != key:
+        raise ValueError(f"The key of a call is {key[:80]!r}: give 1 to {MAX_KEY} characters without NUL.")
+    if policy is not None and policy not in POLICIES:
+        raise ValueError(f"on_ambiguous is {policy!r}: give {', '.join(map(repr, POLICIES))}.")

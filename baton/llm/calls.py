@@ -1,0 +1,554 @@
+"""Calls that are paid for once: the intent before, the answer right after, the same answer on every later attempt."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+
+from django.db.models import Max
+
+from baton.conf import Settings, amount, get_settings
+from baton.context import StepContext
+from baton.engine.answers import Written, write_answer, write_chunks
+from baton.engine.ledger import Entry, Ledger, Reservation, unbroken
+from baton.engine.timer import shielded
+from baton.exceptions import AnswerNotStorableError, UnpricedModelError
+from baton.llm import capture
+from baton.llm.pricing import Quote, Usage, price
+from baton.llm.recording import NO_USAGE, call_key, insert_stat, note_served, priced, stat_of
+from baton.llm.transience import outcome_unknown
+from baton.llm.usage import guess_provider, read_usage, usage_of_chunks
+from baton.models import StepStat
+from baton.models.ledger import idempotency_key
+from baton.results import outside_event_loop
+
+logger = logging.getLogger("baton.llm")
+
+Fn = Callable[..., Any]
+
+_OUTPUT_LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+_CHARS_PER_TOKEN = 3
+"""How many characters of a request are reckoned for a token of its input: few, for a worst case."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What a function that takes one parameter is given."""
+
+    idempotency_key: str
+    """The same for every call of this key, so that a provider that honours it charges once."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The key as the header that providers look for: ``create(..., extra_headers=call.headers)``."""
+        return {"Idempotency-Key": self.idempotency_key}
+
+
+def call(ctx: StepContext, key: str, fn: Fn, **options: Any) -> Any:
+    """Call a language model once, whatever becomes of this execution; a later attempt gets the stored answer.
+
+    Args:
+        ctx: What the body was given.
+        key: Names the call within the step.
+        fn: Makes the call and returns the provider's answer; it should do nothing else. It is called without arguments,
+            with a :class:`Call` where it takes one, or with ``request`` as its keywords.
+        options: The fields of :class:`CallOptions`.
+
+    Returns:
+        The answer, of its own class where that is pydantic's, else as JSON gives it back; the same on a replay.
+
+    Raises:
+        LedgerError: It cannot be called, or its answer cannot be given back.
+    """
+    paid = _PaidCall(ctx, key, fn, CallOptions.of(options))
+    if paid.ledger is None:
+        return paid.ask()
+    entry = outside_event_loop(paid.begin)
+    if entry.is_stored:
+        return outside_event_loop(lambda: paid.replayed(entry))
+    try:
+        answer = paid.ask()
+    except BaseException as exc:
+        error = exc
+        outside_event_loop(lambda: paid.failed(entry, error))
+        raise
+    with shielded():
+        return outside_event_loop(lambda: paid.answered(entry, answer))
+
+
+async def acall(ctx: StepContext, key: str, fn: Fn, **options: Any) -> Any:
+    """The async twin of :func:`call`; ``fn`` returns an awaitable."""
+    paid = _PaidCall(ctx, key, fn, CallOptions.of(options))
+    if paid.ledger is None:
+        return await paid.ask()
+    entry = await unbroken(paid.begin)
+    if entry.is_stored:
+        return await unbroken(lambda: paid.replayed(entry))
+    try:
+        answer = await paid.ask()
+    except BaseException as exc:
+        error = exc
+        await unbroken(lambda: paid.failed(entry, error))
+        raise
+    return await unbroken(lambda: paid.answered(entry, answer))
+
+
+def stream(ctx: StepContext, key: str, fn: Fn, **options: Any) -> Iterator[Any]:
+    """Stream an answer once; a later attempt gets the stored chunks.
+
+    A stream is paid for to its end: where the body leaves it before, it is read to the end when the body ends, so that
+    a replay has all of it.
+
+    Args:
+        ctx: What the body was given.
+        key: Names the call within the step.
+        fn: As for :func:`call`; it returns an iterable of chunks.
+        options: The fields of :class:`CallOptions`.
+
+    Returns:
+        The chunks, one by one.
+
+    Raises:
+        LedgerError: It cannot be called, or a chunk cannot be given back.
+    """
+    paid = _PaidCall(ctx, key, fn, CallOptions.of(options))
+    if paid.ledger is None:
+        return iter(paid.ask())
+    return _Streaming(paid)
+
+
+def astream(ctx: StepContext, key: str, fn: Fn, **options: Any) -> AsyncIterator[Any]:
+    """The async twin of :func:`stream`; ``fn`` returns an async iterable, or an awaitable of one."""
+    paid = _PaidCall(ctx, key, fn, CallOptions.of(options))
+    return _aplain(paid) if paid.ledger is None else _AsyncStreaming(paid)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallOptions:
+    """What may be said of a call."""
+
+    model: str | Enum | None = None
+    """The model that is asked; by default the step's, or that of ``request``."""
+    provider: str | None = None
+    """Who is asked; by default guessed from the answer."""
+    on_ambiguous: str | None = None
+    """What follows a call of unknown outcome: ``repay``, ``fail`` or ``ask``; by default what the step says."""
+    request: Mapping[str, Any] | None = None
+    """The keywords that ``fn`` is called with. They are kept where capture is on, and a budget reads its worst case
+    from them."""
+    max_cost: Decimal | str | int | None = None
+    """What the call may cost at most, for a budget."""
+    max_input_tokens: int | None = None
+    """How long the input is at most, for a budget."""
+    max_output_tokens: int | None = None
+    """How long the answer may be, for a budget."""
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> CallOptions:
+        """Options as they were given.
+
+        Raises:
+            TypeError: One is unknown or of the wrong type.
+        """
+        given = cls(**options)
+        for name in ("max_input_tokens", "max_output_tokens"):
+            value = getattr(given, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+                raise TypeError(f"{name} is {value!r}: give a whole number, or None.")
+        if given.request is not None and not isinstance(given.request, Mapping):
+            raise TypeError(f"request is {given.request!r}: give the keywords of the call as a dict.")
+        if given.max_cost is not None:
+            amount(given.max_cost)
+        return given
+
+
+class _PaidCall:
+    """One call on its way: what is done before, after and instead of it."""
+
+    def __init__(self, ctx: StepContext, key: str, fn: Fn, options: CallOptions) -> None:
+        if not callable(fn):
+            raise TypeError(f"The call {key!r} is given {fn!r}: give a function that makes it.")
+        self.ctx, self.key, self.fn, self.options = ctx, key, fn, options
+        self.ledger = ctx.ledger if isinstance(ctx.ledger, Ledger) else None
+        self.request = dict(options.request) if options.request is not None else _keywords_of(fn)
+        model = options.model or ctx.model or self.request.get("model") or ""
+        self.model = str(getattr(model, "value", model))
+        self.provider = options.provider or ""
+        self.began_at = datetime.now(UTC)
+        self._started = time.monotonic()
+
+    def begin(self) -> Entry:
+        """Write the intent, or find the answer."""
+        ledger = self._ledger
+        _warm(self.model)
+        entry = ledger.begin(
+            self.key,
+            policy=self.options.on_ambiguous,
+            is_call=True,
+            provider=self.provider,
+            model=self.model,
+            reserve=self._reservation,
+        )
+        self.began_at, self._started = datetime.now(UTC), time.monotonic()
+        return entry
+
+    def ask(self) -> Any:
+        """Call the function."""
+        if self.options.request is not None:
+            return self.fn(**self.options.request)
+        if not _takes_call(self.fn):
+            return self.fn()
+        ledger = self.ledger
+        known = "" if ledger is None else idempotency_key(ledger.run_id, ledger.node_id, self.key)
+        return self.fn(Call(idempotency_key=known))
+
+    def replayed(self, entry: Entry) -> Any:
+        """The stored answer; that it was not paid for again is noted."""
+        answer = entry.read(self.ctx.step_name)
+        note_served(self._ledger, entry)
+        return answer
+
+    def failed(self, entry: Entry, error: BaseException, *, began: bool = False) -> None:
+        """Note that it raised, and whether anybody can know what that means."""
+        seconds = time.monotonic() - self._started
+        self._ledger.give_up(entry, error, is_unknown=outcome_unknown(error, began=began))
+        self._keep(None, seconds, error)
+
+    def answered(self, entry: Entry, answer: Any) -> Any:
+        """Store an answer, count and price it, and give what a replay would give."""
+        seconds = time.monotonic() - self._started
+        written = write_answer(answer)
+        provider = self.provider or guess_provider(answer)
+        usage = read_usage(answer, provider=provider, model=self.model, at=self.began_at)
+        self._store(entry, written, usage, provider, seconds)
+        self._keep(answer, seconds)
+        return self._ledger.given(entry, answer, written)
+
+    def streamed(self, entry: Entry, chunks: list[Any], *, seconds: float) -> None:
+        """Store the chunks of a stream that was read to its end."""
+        written = write_chunks(chunks)
+        provider = self.provider or (guess_provider(chunks[0]) if chunks else "")
+        usage = usage_of_chunks(chunks, provider=provider, model=self.model, at=self.began_at)
+        self._store(entry, written, usage, provider, seconds)
+        self._keep(chunks, seconds)
+        if written.problem:
+            raise AnswerNotStorableError(self.ctx.step_name, self.key, written.problem)
+
+    def seconds(self) -> float:
+        """How long it has been under way."""
+        return time.monotonic() - self._started
+
+    @property
+    def _ledger(self) -> Ledger:
+        assert self.ledger is not None  # noqa: S101 - without one nothing is kept
+        return self.ledger
+
+    def _store(self, entry: Entry, written: Written, usage: Usage | None, provider: str, seconds: float) -> None:
+        """Write the answer with its tokens. A pricing of the project's own is asked afterwards, for it may hang."""
+        ledger = self._ledger
+        is_quick = _has_quick_prices()
+        quote = (
+            Quote(reason=NO_USAGE) if usage is None else price(usage) if is_quick else Quote(reason="not priced yet")
+        )
+        stat = stat_of(
+            ledger,
+            usage,
+            quote,
+            key=self.key,
+            once_key=call_key(entry),
+            entry=entry,
+            provider=provider,
+            model=self.model,
+            duration=seconds,
+        )
+        ledger.store(entry, written, cost=quote.cost, beside=lambda connection: _insert(connection, stat))
+        if usage is not None and not is_quick:
+            quote = price(usage)
+            rows = StepStat.objects.using(ledger.alias).filter(node_id=ledger.node_id, once_key=call_key(entry))
+            rows.filter(cost__isnull=True).update(**priced(quote))
+            if quote.cost is not None:
+                ledger.settle_cost(entry, quote.cost)
+
+    def _keep(self, response: Any, seconds: float, error: BaseException | None = None) -> None:
+        capture.keep(
+            self.ctx,
+            key=self.key,
+            provider=self.provider or guess_provider(response),
+            model=self.model,
+            request=self.request or None,
+            response=response,
+            duration=seconds,
+            error=error,
+            began=self._started,
+        )
+
+    # The worst case --------------------------------------------------------------------------------------------------
+
+    def _reservation(self) -> Reservation:
+        """What it may cost at most: as said, as reckoned from its limits, or as the costliest of its kind so far."""
+        options = self.options
+        if options.max_cost is not None:
+            return Reservation(amount=amount(options.max_cost))
+        if self.model:
+            quote = price(self._usage(1, 1))
+            if quote.cost is None and self._ledger.terms.allow_unpriced:
+                return Reservation(amount=Decimal(0), is_estimate=True)
+            if quote.cost is None:
+                raise UnpricedModelError(self.ctx.step_name, self.key, self.model, why=quote.reason)
+        written = next((self.request[name] for name in _OUTPUT_LIMITS if name in self.request), None)
+        most_out = options.max_output_tokens if options.max_output_tokens is not None else _whole(written)
+        most_in = options.max_input_tokens
+        is_estimate = most_in is None
+        if most_in is None and self.request:
+            most_in = sum(map(len, map(str, self.request.values()))) // _CHARS_PER_TOKEN + 1
+        if self.model and most_in is not None and most_out is not None:
+            worst = self._worst(most_in, most_out * (_whole(self.request.get("n")) or 1))
+            if worst is not None:
+                return Reservation(amount=worst, is_estimate=is_estimate)
+        return Reservation(amount=self._costliest(), is_estimate=True)
+
+    def _worst(self, most_in: int, most_out: int) -> Decimal | None:
+        """With all of the input written to a cache, where that is dearer than none."""
+        costs = [price(self._usage(most_in, most_out, cache_write=each)).cost for each in (0, most_in)]
+        return max((each for each in costs if each is not None), default=None)
+
+    def _costliest(self) -> Decimal | None:
+        ledger = self._ledger
+        alike = StepStat.objects.using(ledger.alias).filter(
+            run_id=ledger.run_id, step=ledger.step, entry__model=self.model, from_ledger=False
+        )
+        cost: Decimal | None = alike.aggregate(most=Max("cost"))["most"]
+        return cost
+
+    def _usage(self, tokens_in: int, tokens_out: int, *, cache_write: int = 0) -> Usage:
+        return Usage(
+            provider=self.provider,
+            model=self.model,
+            input_tokens=tokens_in,
+            output_tokens=tokens_out,
+            cache_write_tokens=cache_write,
+            at=datetime.now(UTC),
+        )
+
+
+@dataclass(eq=False)
+class _Streaming:
+    """A stream that is read, and stored at its end."""
+
+    paid: _PaidCall
+    entry: Entry | None = None
+    source: Iterator[Any] | None = None
+    chunks: list[Any] = field(default_factory=list)
+    is_over: bool = False
+    _origin: Any = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        if self.source is None:
+            self._begin()
+        assert self.source is not None  # noqa: S101 - set above
+        if self.entry is None or self.is_over:
+            return next(self.source)
+        return self._read()
+
+    def leave(self, *, is_torn: bool) -> None:
+        """Read what the body has left, or say that nobody knows what was paid."""
+        if self.entry is None or self.is_over:
+            return
+        if is_torn:
+            entry, torn = self.entry, TimeoutError("the body's time was up")
+            self.is_over = True
+            outside_event_loop(lambda: self.paid.failed(entry, torn, began=True))
+            return
+        try:
+            for _ in self:
+                pass
+        except Exception:
+            logger.exception("The stream %r, which its body has left, broke off.", self.paid.key)
+
+    async def aleave(self, *, is_torn: bool) -> None:
+        """The same, where an async body reads a plain stream."""
+        self.leave(is_torn=is_torn)
+
+    def _begin(self) -> None:
+        entry = outside_event_loop(self.paid.begin)
+        if entry.is_stored:
+            self.source = iter(outside_event_loop(lambda: self.paid.replayed(entry)))
+            return
+        self.entry = entry
+        self.source = iter(())
+        self.paid._ledger.streams.append(self)  # noqa: SLF001 - one thing in two classes
+        try:
+            self._origin = self.paid.ask()
+            self.source = iter(self._origin)
+        except BaseException as exc:
+            self._fail(exc)
+            raise
+
+    def _read(self) -> Any:
+        assert self.source is not None  # noqa: S101 - it was begun
+        try:
+            chunk = next(self.source)
+        except StopIteration:
+            self._end()
+            raise
+        except BaseException as exc:
+            self._fail(exc)
+            raise
+        self.chunks.append(chunk)
+        return chunk
+
+    def _end(self) -> None:
+        entry, seconds = self.entry, self.paid.seconds()
+        self.is_over = True
+        assert entry is not None  # noqa: S101 - it was begun
+        with shielded():
+            outside_event_loop(lambda: self.paid.streamed(entry, self.chunks, seconds=seconds))
+        self._close()
+
+    def _fail(self, error: BaseException) -> None:
+        entry = self.entry
+        self.is_over = True
+        assert entry is not None  # noqa: S101 - it was begun
+        outside_event_loop(lambda: self.paid.failed(entry, error, began=bool(self.chunks)))
+        self._close()
+
+    def _close(self) -> None:
+        close = getattr(self._origin, "close", None)
+        if callable(close) and not inspect.iscoroutinefunction(close):
+            with contextlib.suppress(Exception):
+                close()
+
+
+@dataclass(eq=False)
+class _AsyncStreaming:
+    """The same in an event loop."""
+
+    paid: _PaidCall
+    entry: Entry | None = None
+    chunks: list[Any] = field(default_factory=list)
+    is_over: bool = False
+    _stored: Iterator[Any] | None = None
+    _source: Any = None
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        if self.entry is None and self._stored is None:
+            await self._begin()
+        if self._stored is not None or self.is_over:
+            for chunk in self._stored or ():
+                return chunk
+            raise StopAsyncIteration
+        return await self._read()
+
+    def leave(self, *, is_torn: bool) -> None:
+        """Nothing: a stream that an async body reads is left in its event loop."""
+
+    async def aleave(self, *, is_torn: bool) -> None:
+        """Read what the body has left, or say that nobody knows what was paid."""
+        if self.entry is None or self.is_over:
+            return
+        if is_torn:
+            entry, torn = self.entry, TimeoutError("the body's time was up")
+            self.is_over = True
+            await unbroken(lambda: self.paid.failed(entry, torn, began=True))
+            return
+        try:
+            async for _ in self:
+                pass
+        except Exception:
+            logger.exception("The stream %r, which its body has left, broke off.", self.paid.key)
+
+    async def _begin(self) -> None:
+        entry = await unbroken(self.paid.begin)
+        if entry.is_stored:
+            self._stored = iter(await unbroken(lambda: self.paid.replayed(entry)))
+            return
+        self.entry = entry
+        self.paid._ledger.streams.append(self)  # noqa: SLF001 - one thing in two classes
+        try:
+            self._source = aiter(await _awaited(self.paid.ask()))
+        except BaseException as exc:
+            await self._fail(exc)
+            raise
+
+    async def _read(self) -> Any:
+        try:
+            chunk = await anext(self._source)
+        except StopAsyncIteration:
+            entry, seconds = self.entry, self.paid.seconds()
+            self.is_over = True
+            assert entry is not None  # noqa: S101 - it was begun
+            await unbroken(lambda: self.paid.streamed(entry, self.chunks, seconds=seconds))
+            raise
+        except BaseException as exc:
+            await self._fail(exc)
+            raise
+        self.chunks.append(chunk)
+        return chunk
+
+    async def _fail(self, error: BaseException) -> None:
+        entry = self.entry
+        self.is_over = True
+        assert entry is not None  # noqa: S101 - it was begun
+        await unbroken(lambda: self.paid.failed(entry, error, began=bool(self.chunks)))
+
+
+async def _aplain(paid: _PaidCall) -> AsyncIterator[Any]:
+    async for chunk in await _awaited(paid.ask()):
+        yield chunk
+
+
+async def _awaited(found: Any) -> Any:
+    return await found if inspect.isawaitable(found) else found
+
+
+def _insert(connection: Any, stat: StepStat) -> None:
+    insert_stat(connection, stat)
+
+
+def _keywords_of(fn: Fn) -> dict[str, Any]:
+    """The request, where the function is a partial one that carries it."""
+    return dict(fn.keywords) if isinstance(fn, functools.partial) else {}
+
+
+def _takes_call(fn: Fn) -> bool:
+    """Whether a function wants the :class:`Call`: it has exactly one parameter that must be given."""
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    needed = [
+        each
+        for each in parameters
+        if each.default is each.empty and each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
+    ]
+    return len(needed) == 1
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _has_quick_prices() -> bool:
+    return get_settings().pricing == Settings().pricing
+
+
+@functools.cache
+def _warm(model: str) -> None:
+    """Load the prices before the first call rather than between an answer and its row."""
+    if _has_quick_prices():
+        price(Usage(model=model or "gpt-4o", input_tokens=0, output_tokens=0, at=datetime.now(UTC)))

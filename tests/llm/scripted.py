@@ -1,0 +1,124 @@
+"""Steps whose provider does what a test has written down for it; for tests in one process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+from baton import llm, step
+
+SCRIPT: list[Any] = []
+"""What each call answers: an exception is raised, what can be called is called."""
+CALLS: list[str] = []
+"""The calls that were made."""
+AFTER: list[Callable[[], Any]] = []
+"""What bodies do after their calls, once each: most raise."""
+
+
+def answer() -> Any:
+    CALLS.append("call")
+    return played(SCRIPT.pop(0))
+
+
+async def aanswer() -> Any:
+    return answer()
+
+
+def chunks() -> Iterator[Any]:
+    CALLS.append("stream")
+    for each in SCRIPT.pop(0):
+        yield played(each)
+
+
+async def achunks() -> AsyncIterator[Any]:
+    for each in chunks():
+        yield each
+
+
+def played(each: Any) -> Any:
+    if callable(each):
+        return each()
+    if isinstance(each, BaseException):
+        raise each
+    return each
+
+
+def then() -> None:
+    if AFTER:
+        AFTER.pop(0)()
+
+
+def fail(error: BaseException) -> Callable[[], Any]:
+    def raises() -> None:
+        raise error
+
+    return raises
+
+
+@llm.llm_step(backoff=0)
+def asks(ctx: Any, keys: list[str] | None = None, **options: Any) -> Any:
+    """Call under each key, then do what comes after, and return the answers."""
+    answers = [llm.call(ctx, key, answer, **options) for key in keys or ["k"]]
+    then()
+    return answers
+
+
+@llm.llm_step(backoff=0)
+async def aasks(ctx: Any, keys: list[str] | None = None, **options: Any) -> Any:
+    answers = [await llm.acall(ctx, key, aanswer, **options) for key in keys or ["k"]]
+    then()
+    return answers
+
+
+@llm.llm_step(backoff=0)
+def streams(ctx: Any, most: int = 1000, **options: Any) -> Any:
+    """Read a stream, at most so many chunks of it."""
+    seen = []
+    for chunk in llm.stream(ctx, "s", chunks, **options):
+        seen.append(chunk)
+        if len(seen) == most:
+            break
+    then()
+    return seen
+
+
+@llm.llm_step(backoff=0)
+async def astreams(ctx: Any, most: int = 1000, **options: Any) -> Any:
+    seen = []
+    async for chunk in llm.astream(ctx, "s", achunks, **options):
+        seen.append(chunk)
+        if len(seen) == most:
+            break
+    then()
+    return seen
+
+
+@step(backoff=0)
+def effects(ctx: Any, **options: Any) -> Any:
+    done = ctx.once("e", answer, **options)
+    then()
+    return done
+
+
+@step(backoff=0)
+async def aeffects(ctx: Any, **options: Any) -> Any:
+    done = await ctx.aonce("e", aanswer, **options)
+    then()
+    return done
+
+
+@step(backoff=0, atomic=True)
+def calls_in_its_transaction(ctx: Any) -> Any:
+    return llm.call(ctx, "k", answer)
+
+
+@llm.llm_step(backoff=0)
+def records(ctx: Any, **usage: Any) -> None:
+    llm.record_usage(ctx, **usage)
+    then()
+
+
+@llm.llm_step(backoff=0)
+def returns_usage(ctx: Any) -> Any:
+    then()
+    return {"text": "hello", "llm_usage": {"model": "gpt-4o", "input_tokens": 1000, "output_tokens": 100}}

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from baton import Workflow
+from baton.llm.stats import steps_for_workflow, workflow_totals
+from baton.models import LedgerEntry, StepStat
+from baton.testing import drain
+from tests.llm import scripted
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("invariants", "prices")]
+
+USAGE = {"input_tokens": 1000, "output_tokens": 100, "cached_input_tokens": 400}
+ANSWER = {"model": "gpt-4o", "text": "hello", "usage": USAGE}
+COST = Decimal("0.0030")
+"""600 x 2.50 + 400 x 1.25 + 100 x 10, for a million."""
+
+EACH = pytest.mark.parametrize("step", [scripted.asks, scripted.aasks], ids=["call", "acall"])
+STREAMS = pytest.mark.parametrize("step", [scripted.streams, scripted.astreams], ids=["stream", "astream"])
+
+
+def drained(step, **arguments):
+    return drain(Workflow("w").add("a", step.bind(**arguments)).insert())
+
+
+def entries(run):
+    return list(LedgerEntry.objects.filter(run=run).order_by("number").values_list("number", "state", "resolution"))
+
+
+@EACH
+def test_answer_is_given_counted_and_priced(step):
+    scripted.SCRIPT[:] = [ANSWER]
+
+    run = drained(step)
+
+    assert run.steps["a"].result == [ANSWER]
+    totals = workflow_totals(run.id)
+    assert (totals["calls"], totals["cost"], totals["unpriced"]) == (1, COST, 0)
+    assert (totals["input_tokens"], totals["output_tokens"], totals["cached_input_tokens"]) == (1000, 100, 400)
+    assert entries(run) == [(1, "answered", "")]
+
+
+@EACH
+def test_stored_answer_is_given_again_and_nothing_is_paid_twice(step):
+    scripted.SCRIPT[:] = [ANSWER]
+    scripted.AFTER[:] = [scripted.fail(RuntimeError("after the call"))]
+
+    run = drained(step)
+
+    assert (run.state, run.steps["a"].attempt, run.steps["a"].result) == ("completed", 2, [ANSWER])
+    assert scripted.CALLS == ["call"]
+    totals = workflow_totals(run.id)
+    assert (totals["calls"], totals["cost"], totals["saved"]) == (1, COST, COST)
+    assert [row["from_ledger"] for row in steps_for_workflow(run.id)] == [False, True]
+
+
+@STREAMS
+def test_stream_is_given_again_chunk_by_chunk(step):
+    parts = [{"text": "he"}, {"text": "llo"}, {"model": "gpt-4o", "usage": USAGE}]
+    scripted.SCRIPT[:] = [parts]
+    scripted.AFTER[:] = [scripted.fail(RuntimeError("after the stream"))]
+
+    run = drained(step)
+
+    assert run.steps["a"].result == parts
+    assert scripted.CALLS == ["stream"]
+    assert workflow_totals(run.id)["cost"] == COST
+
+
+@STREAMS
+def test_stream_that_the_body_leaves_is_stored_to_its_end(step):
+    parts = [{"text": "he"}, {"text": "llo"}, {"model": "gpt-4o", "usage": USAGE}]
+    scripted.SCRIPT[:] = [parts]
+    scripted.AFTER[:] = [scripted.fail(RuntimeError("after the stream"))]
+
+    run = drained(step, most=1)
+
+    assert run.steps["a"].result == parts[:1]
+    assert scripted.CALLS == ["stream"]
+    assert workflow_totals(run.id)["cost"] == COST
+
+
+@STREAMS
+def test_stream_that_breaks_off_is_of_unknown_outcome(step):
+    parts = [{"text": "he"}, {"model": "gpt-4o", "usage": USAGE}]
+    scripted.SCRIPT[:] = [[parts[0], RuntimeError("cut")], parts]
+
+    run = drained(step)
+
+    assert run.steps["a"].result == parts
+    assert entries(run) == [(1, "ambiguous", "repay"), (2, "answered", "")]
+    assert workflow_totals(run.id)["ambiguous"] == 1
+
+
+@EACH
+def test_call_after_which_nobody_can_know_is_marked_and_made_again(step):
+    scripted.SCRIPT[:] = [TimeoutError("no answer"), ANSWER]
+
+    run = drained(step)
+
+    assert (run.state, scripted.CALLS) == ("completed", ["call", "call"])
+    assert entries(run) == [(1, "ambiguous", "repay"), (2, "answered", "")]
+
+
+@EACH
+def test_refused_call_is_made_again_and_not_marked(step):
+    class Refused(Exception):
+        status_code = 429
+
+    scripted.SCRIPT[:] = [Refused("slow down"), ANSWER]
+
+    run = drained(step)
+
+    assert run.state == "completed"
+    assert entries(run) == [(1, "failed", ""), (2, "answered", "")]
+    assert workflow_totals(run.id)["ambiguous"] == 0
+
+
+@EACH
+def test_policy_fail_discards_a_step_whose_call_is_of_unknown_outcome(step):
+    scripted.SCRIPT[:] = [TimeoutError("no answer")]
+
+    run = drained(step, on_ambiguous="fail")
+
+    assert (run.state, scripted.CALLS) == ("failed", ["call"])
+    assert run.steps["a"].attempt == 2
+    assert "nobody knows whether it was answered and paid" in run.steps["a"].error
+    assert entries(run) == [(1, "ambiguous", "fail")]
+
+
+@EACH
+def test_policy_ask_holds_a_step_whose_call_is_of_unknown_outcome(step):
+    scripted.SCRIPT[:] = [TimeoutError("no answer")]
+
+    run = drained(step, on_ambiguous="ask")
+
+    node = run.steps["a"]
+    assert (run.state, node.state, node.due_at, node.attempt) == ("running", "snoozed", None, 1)
+    assert node.hold.kind == "question"
+    assert entries(run) == [(1, "ambiguous", "")]
+
+
+def test_calls_of_two_keys_are_two_rows():
+    scripted.SCRIPT[:] = [ANSWER, ANSWER]
+
+    run = drained(scripted.asks, keys=["one", "two"])
+
+    assert workflow_totals(run.id)["calls"] == 2
+
+
+def test_call_within_the_body_s_transaction_is_refused_before_anything_is_paid():
+    run = drain(Workflow("w").add("a", scripted.calls_in_its_transaction).insert())
+
+    assert (run.state, scripted.CALLS) == ("failed", [])
+    assert "inside a transaction" in run.steps["a"].error
+    assert not LedgerEntry.objects.exists()
+
+
+@pytest.mark.parametrize("step", [scripted.effects, scripted.aeffects], ids=["once", "aonce"])
+def test_effect_is_done_once_and_costs_nothing(step):
+    scripted.SCRIPT[:] = [{"sent": (1, 2)}]
+    scripted.AFTER[:] = [scripted.fail(RuntimeError("after it"))]
+
+    run = drained(step)
+
+    assert run.steps["a"].result == {"sent": [1, 2]}
+    assert scripted.CALLS == ["call"]
+    assert not StepStat.objects.exists()
+
+
+def test_usage_with_a_key_is_counted_once_and_without_one_each_time():
+    usage = {"model": "gpt-4o", "input_tokens": 1000, "output_tokens": 100}
+    scripted.AFTER[:] = [scripted.fail(RuntimeError("after it"))]
+    once = drained(scripted.records, key="k", **usage)
+    scripted.AFTER[:] = [scripted.fail(RuntimeError("after it"))]
+    each = drained(scripted.records, **usage)
+
+    assert workflow_totals(once.id)["calls"] == 1
+    assert workflow_totals(each.id)["calls"] == 2
+
+
+def test_returned_usage_is_taken_out_and_recorded_once():
+    scripted.AFTER[:] = [scripted.fail(RuntimeError("after it"))]
+
+    run = drained(scripted.returns_usage)
+
+    assert run.steps["a"].result == {"text": "hello"}
+    totals = workflow_totals(run.id)
+    assert (totals["calls"], totals["cost"]) == (1, Decimal("0.0035"))

@@ -67,9 +67,11 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "web_searches": ("server_tool_use.web_search_requests",),
 }
 _USAGES = ("llm_usage", "usage", "usage_metadata")
+# What tells the usage itself from an answer that has one.
+_BARE = ("input_tokens", "prompt_tokens", "prompt_token_count")
 _WORDS = ("service_tier", "speed", "inference_geo")
-# Where an event of a stream keeps the answer, or the part of it, that it tells of.
-_WRAPPERS = ("response", "message", "chunk")
+# Where an event of a stream keeps the answer that it tells of; and a step may return an answer for its usage.
+_WRAPPERS = ("response", "message", "chunk", "llm_usage")
 
 
 def read_usage(
@@ -217,7 +219,7 @@ def _output(count: dict[str, int], entire: int, reasoning: int) -> int | None:
 def _counts_of(holders: list[object]) -> tuple[dict[str, Any], object]:
     """What is said of usage, and the object that says it."""
     blocks = [block for holder in holders for name in _USAGES if (block := _get(holder, name)) is not None]
-    if _get(holders[0], "input_tokens") is not None:
+    if any(_get(holders[0], name) is not None for name in _BARE):
         blocks.append(holders[0])
     return next(((counts, block) for block in blocks if (counts := dict(_counts(block)))), ({}, None))
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -32,6 +31,8 @@ logger = logging.getLogger("baton.llm")
 
 _MAX_OPEN = 1_000
 """How many requests of an execution may wait for their responses."""
+_MAX_OURS = 50
+"""How many of one task."""
 
 
 def is_on(ctx: StepContext) -> bool:
@@ -193,8 +194,6 @@ class _Exchange:
     """A row of this execution, to which more may come."""
 
     id: int
-    who: tuple[int, int]
-    """The thread and the task that wrote it: calls may run side by side in one body."""
     began: float = field(default_factory=time.monotonic)
     has_request: bool = False
     is_open: bool = True
@@ -204,19 +203,15 @@ class _Exchange:
 
     @property
     def is_ours(self) -> bool:
-        return self.who == _who()
+        """Whether it was opened by the code that asks: calls may run side by side in one body."""
+        return any(each is self for each in _ours.get())
 
 
 _exchanges: WeakKeyDictionary[Ledger, deque[_Exchange]] = WeakKeyDictionary()
 """By the ledger of the execution."""
-
-
-def _who() -> tuple[int, int]:
-    try:
-        task = id(asyncio.current_task())
-    except RuntimeError:
-        task = 0
-    return threading.get_ident(), task
+_ours: ContextVar[tuple[_Exchange, ...]] = ContextVar("baton_exchanges", default=())
+"""Those that this task opened, or whoever started it, the oldest first. A thread that asgiref lends a task has them
+too."""
 
 
 def _newest(ledger: Ledger, suits: Callable[[_Exchange], bool]) -> _Exchange | None:
@@ -228,8 +223,9 @@ def _open(ledger: Ledger, columns: dict[str, Any]) -> _Exchange:
     row = DebugLog(run_id=ledger.run_id, node_id=ledger.node_id, attempt=ledger.attempt, **_fitting(columns))
     row.created_at = Now()  # the database's clock, by which retention goes
     _write(ledger, lambda: row.save(using=ledger.alias, force_insert=True))
-    exchange = _Exchange(id=row.pk, who=_who())
+    exchange = _Exchange(id=row.pk)
     _exchanges.setdefault(ledger, deque(maxlen=_MAX_OPEN)).append(exchange)
+    _ours.set((*_ours.get()[-_MAX_OURS:], exchange))
     return exchange
 
 

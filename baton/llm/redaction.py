@@ -137,7 +137,11 @@ class _Reading:
         if issubclass(kind, tuple) and hasattr(kind, "_fields"):
             return self._dict(zip(kind._fields, value, strict=False))
         if issubclass(kind, (list, tuple, AbstractSet, deque)):
-            return [self.plain(item) for item in list(value)]
+            items = list(value)
+            if len(items) == 2 and isinstance(items[0], bytes):
+                # A header, perhaps: only its name tells that the other is a secret.
+                items[0] = _name(items[0])
+            return [self.plain(item) for item in items]
         if issubclass(kind, (bytes, bytearray, memoryview)):
             return f"<{memoryview(value).nbytes:,} bytes>"
         if issubclass(kind, (int, float)):
@@ -187,7 +191,7 @@ def _number(value: Any) -> Any:
 
 
 def _dumped(model: Any) -> Any:
-    for options in ({"mode": "json", "warnings": False}, {"warnings": False}, {}):
+    for options in ({"warnings": False}, {}):
         try:
             return model.model_dump(**options)
         except Exception:  # noqa: BLE001, S112 - the next way may do
@@ -306,10 +310,11 @@ class _Rules:
             begin = end
 
 
-# What stands before a secret in a text. In code: a name in quotes and a colon, or a name and an equals sign. In what an
-# object or an error says also a bare name and a colon; in prose, "token: a word" is none.
+# What stands before a secret in a text. In code: a name in quotes and a colon, or a comma and another text, or a name
+# and an equals sign. In what an object or an error says also a bare name and a colon; in prose, "token: a word" is none.
 _SHAPES = (
-    r"""(?i)(?:(?P<quote>\\*["'])(?:NAME)(?P=quote)\s*[:=]\s*|(?<![\w-])(?:NAME)=)(?=\S)""",
+    r"""(?i)(?:(?P<quote>\\*["'])(?:NAME)(?P=quote)\s*(?:[:=]\s*|,\s*(?:(?P=quote)value(?P=quote)\s*:\s*)?(?=[bru]?\\*["']))"""
+    r"""|(?<![\w-])(?:NAME)=)(?=\S)""",
     r"""(?i)(?<![\w-])(?:NAME)\s*[:=]\s*(?=\S)""",
 )
 _QUOTED = re.compile(r"""[bru]{0,2}(?P<quote>\\*["'])(?:.*?(?<!\\)(?P=quote)|[^\n]*)""", re.DOTALL | re.IGNORECASE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
@@ -120,16 +120,30 @@ def _price(model: str, price: Any) -> dict[str, Decimal]:
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, list | tuple | set | frozenset):
-        raise ValueError(f"{shown(value)} is no list")  # noqa: TRY004 - as above
-    return tuple(_text_of(each, "one") for each in value)
+    return tuple(_text_of(each, "one") for each in _items(value))
 
 
 def _patterns(value: Any) -> tuple[re.Pattern[str], ...]:
     try:
-        return tuple(re.compile(each) for each in _texts(value))
+        return tuple(each if _is_pattern(each) else re.compile(_text_of(each, "one")) for each in _items(value))
     except re.error as exc:
         raise ValueError(f"{exc.pattern!r} is no regular expression: {exc}") from None
+
+
+def _is_pattern(value: Any) -> TypeGuard[re.Pattern[str]]:
+    return isinstance(value, re.Pattern) and isinstance(value.pattern, str)
+
+
+def _items(value: Any) -> Iterable[Any]:
+    if not isinstance(value, list | tuple | set | frozenset):
+        raise ValueError(f"{shown(value)} is no list")  # noqa: TRY004 - as above
+    return value
+
+
+def _currency(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch("[A-Za-z]{1,8}", value):
+        raise ValueError(f"{shown(value)} is no code of letters")
+    return value
 
 
 def _text_of(value: Any, what: str) -> str:
@@ -192,7 +206,7 @@ class Settings:
     llm_queue: str = "llm"
     """The queue of ``llm_step``, where a cluster of that name is configured; else they run in ``"default"`` (default
     ``"llm"``)."""
-    currency: str = "USD"
+    currency: str = _shaped("USD", 'the code of a currency, such as "EUR"', _currency)
     """What money is counted in: the code of a currency (default ``"USD"``)."""
     prices: dict[str, dict[str, Decimal]] | None = _shaped(  # noqa: RUF009 - a field
         None, 'a dict such as {"gpt-5": {"input": "1.25", "output": "10"}}, prices as text or Decimal', _prices
@@ -212,14 +226,14 @@ class Settings:
     ``False``)."""
     capture_max_chars: int = _count(100_000, least=100)
     """How long each of the three may be in a debug log, in characters of JSON (default 100,000)."""
-    redact_keys: tuple[str, ...] = _shaped(  # noqa: RUF009 - a field
+    redact_keys: tuple[str, ...] = _shaped(
         ("api_key", "apikey", "authorization", "cookie", "password", "secret", "token", "x-api-key"),
         "a list of names of keys",
         _texts,
     )
     """Names of keys whose values never reach a debug log, in any case (default: api_key, apikey, authorization, cookie,
     password, secret, token and x-api-key)."""
-    redact_patterns: tuple[re.Pattern[str], ...] = _shaped((), "a list of regular expressions", _patterns)  # noqa: RUF009 - a field
+    redact_patterns: tuple[re.Pattern[str], ...] = _shaped((), "a list of regular expressions", _patterns)
     """Regular expressions; what they match in any text never reaches a debug log (default: none)."""
     redact_hook: str | None = None
     """The dotted path of a function that is given what is about to be kept, and returns what is kept instead (default

@@ -824,6 +824,70 @@ def test_a_project_without_a_channel_layer_is_good(settings, monkeypatch, baton)
     assert findings() == []
 
 
+class NoPricing:
+    """Has no price for anything, and says so of no model."""
+
+
+class PricingOfATenant:
+    """Is not made without arguments."""
+
+    def __init__(self, tenant: str) -> None: ...
+
+    def cost(self, usage: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("path", "fault"),
+    [
+        ("shop.prices.Ours", "which cannot be imported: No module named 'shop'"),
+        ("Ours", "which cannot be imported: Ours doesn't look like a module path"),
+        ("tests.test_checks.ROOT", "which is no class."),
+        ("tests.test_checks.NoPricing", "which has no method cost()."),
+        (
+            "tests.test_checks.PricingOfATenant",
+            "which cannot be made without arguments: missing a required argument: 'tenant'",
+        ),
+    ],
+)
+def test_e024_nothing_can_be_priced(settings, path, fault):
+    settings.BATON = {"PRICING": path}
+
+    assert findings() == [
+        Error(
+            f"BATON['PRICING'] is {path!r}, {fault}",
+            hint="Give the dotted path of a class that is made without arguments and has a method cost(usage).",
+            id="baton.E024",
+        )
+    ]
+
+
+def test_w013_the_default_prices_are_in_another_currency(settings):
+    settings.BATON = {"CURRENCY": "EUR"}
+
+    assert findings() == [
+        Warning(
+            "BATON['CURRENCY'] is 'EUR', and genai-prices, which counts in USD, is not asked: no call has a price.",
+            hint="Say what your models cost in BATON['PRICES'], or name a class of yours in BATON['PRICING'].",
+            id="baton.W013",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "baton",
+    [
+        {"CURRENCY": "EUR", "PRICES": {"ours": {"input": "1", "output": 2}}},
+        {"CURRENCY": "EUR", "PRICING": "tests.llm.test_pricing.ByTheSecond"},
+        {"CURRENCY": "usd"},
+        {"PRICING": "tests.llm.test_pricing.Discounted"},
+    ],
+)
+def test_prices_that_are_known_are_good(settings, baton):
+    settings.BATON = baton
+
+    assert findings() == []
+
+
 CLUSTER_KEYS = (
     *BROKER_KEYS,
     *("name", "cluster_name", "workers", "queue_limit", "bulk", "poll", "retry", "timeout", "guard_cycle"),
@@ -837,7 +901,8 @@ def holding(*keys: str) -> st.SearchStrategy[Any]:
 
 @given(
     baton=garbage
-    | holding("DATABASE", "LEASE_SECONDS", "SWEEP_SCHEDULE", "SWEEP_QUEUE", "SWEEP_RESIDENT", "CHANNEL_LAYER"),
+    | holding("DATABASE", "LEASE_SECONDS", "SWEEP_SCHEDULE", "SWEEP_QUEUE", "SWEEP_RESIDENT", "CHANNEL_LAYER")
+    | holding("PRICING", "PRICES", "CURRENCY"),
     q_cluster=garbage
     | holding(*CLUSTER_KEYS, "ALT_CLUSTERS")
     | st.fixed_dictionaries(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 from dataclasses import FrozenInstanceError, fields
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,19 @@ def test_every_key_is_read_in_upper_case(settings):
         "PRUNE_LIMIT": 500,
         "CHANNEL_LAYER": None,
         "OPENTELEMETRY": False,
+        "LLM_QUEUE": "models",
+        "CURRENCY": "EUR",
+        "PRICES": {
+            "ours": {"input": Decimal(1), "output": Decimal("2.5"), "cached_input": 0, "cache_write": Decimal(3)}
+        },
+        "PRICING": "shop.prices.Ours",
+        "STEP_BUDGET": Decimal("0.5"),
+        "DAY_BUDGET": 20,
+        "CAPTURE": True,
+        "CAPTURE_MAX_CHARS": 100,
+        "REDACT_KEYS": ("ssn",),
+        "REDACT_PATTERNS": (re.compile("sk-[a-z]+"),),
+        "REDACT_HOOK": "shop.redaction.clean",
     }
 
     assert sorted(settings.BATON) == KEYS
@@ -161,6 +176,54 @@ def test_a_key_that_resembles_none_is_refused_with_the_list(key):
 )
 def test_a_value_of_the_wrong_type_or_size_is_refused(key, value, message):
     assert refusal_of({key: value}) == f"BATON[{key!r}] {message}"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("PRICES", [], "is [] (list): [] (list) is no dict."),
+        ("PRICES", {"m": 1}, "the price of 'm' is 1 (int), which is no dict."),
+        ("PRICES", {"": {}}, "a model is '' (str), which is no text."),
+        ("PRICES", {"m": {"input": 1}}, "the price of 'm' has no 'output'."),
+        (
+            "PRICES",
+            {"m": {"input": 1, "output": 1, "cached": 1}},
+            "the price of 'm' has 'cached'; it may have input, output, cached_input, cache_write.",
+        ),
+        (
+            "PRICES",
+            {"m": {"input": 0.5, "output": 1}},
+            "of the price of 'm', 0.5 (float) is no exact amount.",
+        ),
+        ("CURRENCY", "", "is '' (str): '' (str) is no code of letters."),
+        ("CURRENCY", "US dollars", "'US dollars' (str) is no code of letters."),
+        ("CURRENCY", None, "is None: None is no code of letters."),
+        ("STEP_BUDGET", 0.5, "is 0.5 (float): 0.5 (float) is no exact amount."),
+        ("STEP_BUDGET", True, "is True: True is no exact amount."),
+        ("DAY_BUDGET", "lots", "is 'lots' (str): 'lots' (str) is no amount."),
+        ("DAY_BUDGET", "NaN", "is 'NaN' (str): 'NaN' (str) is not from 0 to 9,000,000."),
+        ("DAY_BUDGET", -1, "is -1 (int): -1 (int) is not from 0 to 9,000,000."),
+        ("DAY_BUDGET", Decimal("9000000.01"), "is not from 0 to 9,000,000."),
+        ("REDACT_KEYS", "password", "is 'password' (str): 'password' (str) is no list."),
+        ("REDACT_KEYS", [3], "is [3] (list): one is 3 (int), which is no text."),
+        ("REDACT_PATTERNS", ["("], "'(' is no regular expression: "),
+    ],
+)
+def test_money_and_redaction_that_cannot_be_meant_are_refused(key, value, message):
+    refusal = refusal_of({key: value})
+
+    assert refusal.startswith(f"BATON[{key!r}] is ")
+    assert message in refusal
+
+
+def test_amounts_are_read_exactly_from_text_and_whole_numbers(settings):
+    settings.BATON = {"PRICES": {"m": {"input": "0.15", "output": 1}}, "STEP_BUDGET": "2.50", "DAY_BUDGET": 20}
+
+    read = get_settings()
+
+    assert read.prices == {"m": {"input": Decimal("0.15"), "output": Decimal(1)}}
+    assert (read.step_budget, read.day_budget) == (Decimal("2.5"), Decimal(20))
+    assert {type(amount) for amount in read.prices["m"].values()} == {Decimal}
 
 
 def test_a_heartbeat_that_comes_after_the_lease_has_ended_is_refused():

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from baton.checks import brokers, channels, clusters, databases, project, steps
+from baton.checks import brokers, channels, clusters, databases, pricing, project, steps
 
-__all__ = ["brokers", "channels", "clusters", "databases", "project", "steps"]
+__all__ = ["brokers", "channels", "clusters", "databases", "pricing", "project", "steps"]

@@ -140,13 +140,13 @@ def _fault_of(usage: Usage) -> str:
 def _ask(path: str, usage: Usage) -> Quote:
     try:
         pricing = _made(path)
-    except Exception as exc:  # noqa: BLE001 - a foreign module raises what it likes
+    except (Exception, SystemExit) as exc:  # noqa: BLE001 - a foreign module raises what it likes
         reason = f"BATON['PRICING'] is {path!r}, which cannot be used: {error_message(exc)}"
         _tell_once(path, exc, reason)
         return Quote(reason=reason)
     try:
         return _answer_of(pricing, path, usage)
-    except Exception as exc:  # noqa: BLE001 - a price must never fail a step that has paid
+    except (Exception, SystemExit) as exc:  # noqa: BLE001 - a price must never fail a step that has paid
         reason = f"{path} raised {error_message(exc)}"
         _tell_once(path, exc, reason)
         return Quote(source=path, reason=reason)
@@ -204,7 +204,7 @@ setting_changed.connect(_forget, dispatch_uid="baton.llm.pricing")
 _told: set[tuple[str, str]] = set()
 
 
-def _tell_once(source: str, exc: Exception | None, reason: str, *, kind: str = "") -> None:
+def _tell_once(source: str, exc: BaseException | None, reason: str, *, kind: str = "") -> None:
     key = (source, kind or type(exc).__name__)
     if key not in _told:
         _told.add(key)
@@ -278,7 +278,7 @@ def _by_table(usage: Usage, prices: Mapping[str, Decimal]) -> Quote:
             cost += count * prices[kind]
         elif count:
             return Quote(source=source, reason=f"no {kind} price for {usage.model!r}")
-    return Quote(cost=cost / MILLION, unit_prices={kind: f"{each:f}" for kind, each in prices.items()}, source=source)
+    return Quote(cost=cost / MILLION, unit_prices={kind: str(each) for kind, each in prices.items()}, source=source)
 
 
 def _counts(usage: Usage) -> dict[str, int]:
@@ -354,7 +354,7 @@ def _by_genai_prices(usage: Usage) -> Quote | None:
         if choice := _unheeded(choices, found, usage.at):
             return replace(quote, reason=f"no price for {usage.model!r} with {choice} {choices[choice]!r}")
         unit_prices = {
-            kind: f"{each:f}"
+            kind: str(each)
             for kind, each in per_unit.items()
             if each is not None and (kind not in EXTRAS or used[kind])
         }

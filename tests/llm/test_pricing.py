@@ -458,6 +458,7 @@ def test_class_that_is_derived_from_ours_is_asked_for_its_own_cost(settings):
         (KeyError("price\x00"), "raised KeyError: 'price"),
         (RuntimeError("x" * 999), "raised RuntimeError: xxx"),
         (RecursionError(), "raised RecursionError"),
+        (SystemExit(3), "raised SystemExit: 3"),
     ],
     ids=lambda value: repr(value)[:30],
 )

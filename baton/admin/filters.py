@@ -15,6 +15,7 @@ from baton.conf import get_settings
 from baton.models import QueueSighting
 
 _MOST_NAMES = 50
+_NEWEST = 1000
 
 _NAMES = """
     WITH RECURSIVE found(name) AS (
@@ -75,6 +76,48 @@ class QueueFilter(ChosenFilter):
         seen = QueueSighting.objects.using(get_settings().database).values_list("queue", flat=True).distinct()
         registered = (step.options.queue for step in registry.all_steps())
         return {q2.DEFAULT_QUEUE, *registered, *seen}
+
+
+class RecentFilter(ChosenFilter):
+    """Rows by a column that has no index: what the newest rows have is there to choose from."""
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
+        """The choices."""
+        rows = model_admin.model.objects.using(get_settings().database).order_by("-id")
+        newest = {str(value) for value in rows.values_list(self.column, flat=True)[:_NEWEST]}
+        chosen = request.GET.get(self.parameter_name or "", "")
+        return [(value, value) for value in sorted(newest | {chosen}) if value]
+
+
+class ModelFilter(RecentFilter):
+    """Calls by language model."""
+
+    title = _("model")
+    parameter_name = "model"
+    column = "model"
+
+
+class ProviderFilter(RecentFilter):
+    """Calls by provider."""
+
+    title = _("provider")
+    parameter_name = "provider"
+    column = "provider"
+
+
+class PriceFilter(admin.SimpleListFilter):
+    """Calls that have a price, or none."""
+
+    title = _("price")
+    parameter_name = "price"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        """The choices."""
+        return [("known", _("known")), ("unpriced", _("unpriced"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """The rows that were asked for."""
+        return queryset.filter(cost__isnull=self.value() == "unpriced") if self.value() else queryset
 
 
 class ErrorKeyFilter(ChosenFilter):

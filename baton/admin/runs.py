@@ -19,9 +19,10 @@ from django.utils.translation import gettext_lazy as _
 from baton.admin import acting, display
 from baton.admin.base import ReadOnlyAdmin
 from baton.admin.filters import NameFilter
+from baton.admin.money import money_of
 from baton.explain.cancels import BY_DEPENDENCY
 from baton.explain.words import between, first_line, number
-from baton.models import Completion, WorkflowNode, WorkflowRun
+from baton.models import Completion, StepStat, WorkflowNode, WorkflowRun
 from baton.states import FAILED, RunState, StepState
 
 
@@ -42,6 +43,7 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
             None,
             {"fields": ("state_shown", "progress_shown", "steps_by_state", "inserted", "finished", "took", "endings")},
         ),
+        (_("Money"), {"fields": ("money_shown",)}),
         (_("Identity"), {"fields": ("id", "name", "key", "round", "meta_shown")}),
         (_("Options"), {"fields": ("ignore_discarded", "ignore_cancelled", "debug", "trace")}),
     )
@@ -60,6 +62,15 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
             path("<uuid:run_id>/cancel/", site.admin_view(self.cancel_view), name="baton_workflowrun_cancel"),
             path("<uuid:run_id>/retry/", site.admin_view(self.retry_view), name="baton_workflowrun_retry"),
             *super().get_urls(),
+        ]
+
+    def get_fieldsets(self, request: HttpRequest, obj: WorkflowRun | None = None) -> Any:
+        """What there is to see of a run; each of its calls for those who may see them."""
+        if not request.user.has_perm("baton.view_stepstat"):
+            return super().get_fieldsets(request, obj)
+        return [
+            (title, {"fields": (*options["fields"], "calls_link")} if "money_shown" in options["fields"] else options)
+            for title, options in super().get_fieldsets(request, obj)
         ]
 
     def change_view(
@@ -153,6 +164,16 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
     def meta_shown(self, run: WorkflowRun) -> Any:
         """What the caller gave along."""
         return display.as_json(run.meta) if run.meta else display.NOTHING
+
+    @admin.display(description=_("calls of language models"))
+    def money_shown(self, run: WorkflowRun) -> Any:
+        """What they took and cost."""
+        return money_of(run)
+
+    @admin.display(description=_("each of them"))
+    def calls_link(self, run: WorkflowRun) -> Any:
+        """A link to them."""
+        return display.link(display.list_of(StepStat, run__id__exact=run.pk), _("All calls of this run"))
 
     @admin.display(description=_("endings"))
     def endings(self, run: WorkflowRun) -> Any:

@@ -19,6 +19,7 @@ from django.utils.translation import gettext_lazy as _
 from baton.admin import display
 from baton.admin.base import ReadOnlyAdmin
 from baton.admin.filters import ErrorKeyFilter, QueueFilter
+from baton.admin.money import calls_of
 from baton.conf import get_settings
 from baton.explain.words import between, first_line, number
 from baton.models import DebugLog, WorkflowNode, WorkflowRun
@@ -80,6 +81,8 @@ class WorkflowNodeAdmin(ReadOnlyAdmin):
             (_("Result"), ["result_shown", "progress_shown"], node.has_result or bool(node.progress)),
             (_("Options"), ["timeout", "ignore_discarded", "ignore_cancelled", "options_shown", "version"], True),
         ]
+        if node.pk and _calls_of(node) != display.NOTHING:
+            parts.insert(3, (_("Calls of language models"), ["calls_shown"], True))
         if request.user.has_perm("baton.view_debuglog"):
             parts.append((_("Debug logs"), ["debug_logs"], True))
         return [(title, {"fields": fields}) for title, fields, is_shown in parts if is_shown]
@@ -222,10 +225,22 @@ class WorkflowNodeAdmin(ReadOnlyAdmin):
         """What was given where it was added, and has no column."""
         return display.as_json(node.options) if node.options else display.NOTHING
 
+    @admin.display(description=_("calls"))
+    def calls_shown(self, node: WorkflowNode) -> Any:
+        """What they took and cost, and nothing of what they said."""
+        return _calls_of(node)
+
     @admin.display(description=_("debug logs"))
     def debug_logs(self, node: WorkflowNode) -> Any:
         """A link to what was captured of its calls."""
         return display.link(display.list_of(DebugLog, node__id__exact=node.pk), _("Captured calls of this step"))
+
+
+def _calls_of(node: WorkflowNode) -> Any:
+    """The calls of a step, read once for a page."""
+    if "admin_calls" not in vars(node):
+        vars(node)["admin_calls"] = calls_of(node)
+    return vars(node)["admin_calls"]
 
 
 def _has_run(node: WorkflowNode) -> bool:

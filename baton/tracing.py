@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from decimal import Decimal
 from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -46,6 +47,26 @@ STEP_ATTEMPT, STEP_MAX_ATTEMPTS = "baton.step.attempt", "baton.step.max_attempts
 STEP_OUTCOME, STEP_STATE, STEP_DROPPED = "baton.step.outcome", "baton.step.state", "baton.step.is_dropped"
 SWEEP_PART, TABLE = "baton.sweep.part", "baton.table"
 
+# Names of GenAI attributes, by what is meant. The conventions have moved to a repository of their own and are not
+# stable, so they stand here and nowhere else.
+GEN_AI = {
+    "operation": "gen_ai.operation.name",
+    "provider": "gen_ai.provider.name",
+    "workflow": "gen_ai.workflow.name",
+    "request_model": "gen_ai.request.model",
+    "response_model": "gen_ai.response.model",
+    "input_tokens": "gen_ai.usage.input_tokens",
+    "output_tokens": "gen_ai.usage.output_tokens",
+    "cached_input_tokens": "gen_ai.usage.cache_read.input_tokens",
+    "cache_write_tokens": "gen_ai.usage.cache_creation.input_tokens",
+    "reasoning_tokens": "gen_ai.usage.reasoning.output_tokens",
+    "token_type": "gen_ai.token.type",
+    "error": "error.type",
+}
+"""What OpenTelemetry's conventions call the parts of a call of a language model."""
+CALL_KEY, CALL_COST, CALL_CURRENCY = "baton.llm.key", "baton.llm.cost", "baton.llm.currency"
+CHAT = "chat"
+
 _BAD_OUTCOMES = frozenset({"failed", "timed_out", "discarded", "worker_lost"})
 
 
@@ -74,6 +95,9 @@ class Off:
     def ended(self, verdict: Verdict, *, is_dropped: bool) -> None:
         """An execution came to this; dropped, if the step had been taken from this worker."""
 
+    def answered(self, found: Mapping[str, Any], *, cost: Decimal | None, currency: str) -> None:
+        """A call was answered: what it used, by the words of :data:`GEN_AI`, and what it cost, if that is known."""
+
 
 OFF = Off()
 
@@ -94,6 +118,28 @@ def calling_hook(node: WorkflowNode, state: str) -> Off:
     """The span of a hook."""
     otel = _in_use()
     return OFF if otel is None else _CallingHook(otel, node, state)
+
+
+def calling(key: str, *, provider: str, model: str, workflow_name: str, is_current: bool = True) -> Off:
+    """The span of a call of a language model.
+
+    Args:
+        key: Its key in the ledger.
+        provider: Who is asked, where that is known.
+        model: What is asked, where that is known.
+        workflow_name: The label of the run.
+        is_current: Whether it is current until it ends; not so for a stream, which a body reads between other things.
+    """
+    otel = _in_use()
+    return OFF if otel is None else _Calling(otel, key, provider, model, workflow_name, is_current=is_current)
+
+
+def count_replay(model: str) -> None:
+    """Count an answer that was given from the ledger."""
+    otel = _in_use()
+    if otel is not None:
+        with _harmless:
+            otel.instruments.replays.add(1, {GEN_AI["request_model"]: model})
 
 
 def lost(claim: Claim, verdict: Verdict) -> None:
@@ -332,6 +378,56 @@ class _CallingHook(_Spanning):
         self.begin(span, parent)
 
 
+class _Calling(_Spanning):
+    __slots__ = ("attributes", "is_current", "key", "model", "started_at")
+
+    def __init__(
+        self, otel: _OpenTelemetry, key: str, provider: str, model: str, workflow_name: str, *, is_current: bool
+    ) -> None:
+        super().__init__(otel)
+        self.key, self.model, self.is_current = key, model, is_current
+        known = {"operation": CHAT, "provider": provider, "request_model": model}
+        self.attributes: dict[str, Any] = {GEN_AI[word]: text for word, text in known.items() if text}
+        self.attributes[GEN_AI["workflow"]] = workflow_name
+        self.started_at = 0.0
+
+    def start(self) -> None:
+        self.started_at = time.monotonic()
+        span = self.otel.tracer.start_span(
+            f"{CHAT} {self.model}".rstrip(),
+            kind=self.otel.kind.CLIENT,
+            attributes={**self.attributes, CALL_KEY: self.key},
+        )
+        if self.is_current:
+            self.begin(span, None)
+        else:
+            self.span = span
+
+    def answered(self, found: Mapping[str, Any], *, cost: Decimal | None, currency: str) -> None:
+        with _harmless:
+            known = {GEN_AI[word]: value for word, value in found.items() if value not in (None, "")}
+            words = (GEN_AI["provider"], GEN_AI["response_model"])
+            self.attributes.update({word: known[word] for word in words if word in known})
+            if self.span is not None:
+                self.span.set_attributes(known)
+                if cost is not None:
+                    self.span.set_attributes({CALL_COST: float(cost), CALL_CURRENCY: currency})
+            instruments = self.otel.instruments
+            for kind, word in (("input", "input_tokens"), ("output", "output_tokens")):
+                if found.get(word) is not None:
+                    instruments.tokens.record(found[word], {**self.attributes, GEN_AI["token_type"]: kind})
+            if cost is not None:
+                instruments.costs.add(float(cost), {**self.attributes, CALL_CURRENCY: currency})
+
+    def failed(self, error: BaseException) -> None:
+        super().failed(error)
+        self.attributes[GEN_AI["error"]] = type(error).__name__
+
+    def measure(self) -> None:
+        if self.span is not None:
+            self.otel.instruments.calls.record(time.monotonic() - self.started_at, self.attributes)
+
+
 # The API -------------------------------------------------------------------------------------------------------------
 
 
@@ -348,6 +444,10 @@ class _Instruments:
         self.sweeps = meter.create_histogram("baton.sweep.duration", "s", "How long a pass of the sweep took.")
         self.mended = meter.create_counter("baton.sweep.rows", "{row}", "What the sweep did, by part.")
         self.failed_parts = meter.create_counter("baton.sweep.failures", "{failure}", "Parts of the sweep that raised.")
+        self.calls = meter.create_histogram("gen_ai.client.operation.duration", "s", "How long calls of models took.")
+        self.tokens = meter.create_histogram("gen_ai.client.token.usage", "{token}", "What calls of models used.")
+        self.costs = meter.create_counter("baton.llm.cost", "{currency}", "What calls of models cost, where known.")
+        self.replays = meter.create_counter("baton.llm.replays", "{answer}", "Answers given from the ledger.")
         self.pruned = meter.create_counter("baton.sweep.pruned", "{row}", "Rows that retention deleted, by table.")
 
     def count_transition(self, transition: Transition) -> None:

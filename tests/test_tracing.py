@@ -25,6 +25,7 @@ from baton.sweep import sweep
 from baton.testing import drain
 from tests import steps
 from tests.clock import expire_leases
+from tests.llm import scripted
 from tests.processes import child_environment
 from tests.spans import apps as span_files
 from tests.spans import steps as spanned
@@ -466,11 +467,13 @@ def test_work_of_the_sweep_is_counted_and_measured(traced):
 def test_reference_names_every_attribute_and_every_metric_and_no_others(traced, repository: Path):
     names = {value for name, value in vars(tracing).items() if name.isupper() and isinstance(value, str)}
     attributes = {name for name in names if name.startswith("baton.")} | {"baton.hook.dependency_state"}
+    attributes |= set(tracing.GEN_AI.values())
     metrics = {instrument.name for instrument in vars(tracing._installed().instruments).values()}
 
     page = (repository / "docs/reference/opentelemetry.md").read_text()
 
-    assert set(re.findall(r"`(baton\.[a-z_]+\.[a-z_]+|baton\.table)`", page)) == attributes | metrics
+    found = set(re.findall(r"`((?:baton|gen_ai|error)\.[a-z_.]+)`", page)) - {"baton.tracing"}
+    assert found == attributes | metrics
 
 
 def test_failed_parts_and_pruned_rows_of_the_sweep_are_counted(traced):
@@ -480,6 +483,82 @@ def test_failed_parts_and_pruned_rows_of_the_sweep_are_counted(traced):
     assert [each["baton.sweep.part"] for each in traced.measured("baton.sweep.failures")] == ["mended"]
     pruned = {each["baton.table"]: each["value"] for each in traced.measured("baton.sweep.pruned")}
     assert pruned == {"WorkflowRun": 1, "WorkflowNode": 2}
+
+
+# Calls of language models ----------------------------------------------------------------------------------------
+
+ANSWER = {
+    "model": "gpt-4o-2024-08-06",
+    "usage": {"input_tokens": 1000, "output_tokens": 100, "cached_input_tokens": 400, "reasoning_tokens": 20},
+}
+
+
+@pytest.fixture
+def priced(settings) -> None:
+    price = {"input": "2.50", "output": "10", "cached_input": "1.25"}
+    settings.BATON = {**settings.BATON, "PRICES": {"gpt-4o": price}, "CURRENCY": "EUR"}
+
+
+@pytest.mark.usefixtures("priced")
+@pytest.mark.parametrize(
+    ("step", "script"),
+    [
+        (scripted.asks, [ANSWER]),
+        (scripted.aasks, [ANSWER]),
+        (scripted.streams, [[{"text": "he"}, ANSWER]]),
+        (scripted.astreams, [[{"text": "he"}, ANSWER]]),
+    ],
+    ids=["call", "acall", "stream", "astream"],
+)
+def test_call_is_a_span_under_its_execution_with_the_names_of_the_conventions(traced, step, script):
+    scripted.SCRIPT[:] = script
+
+    drain(Workflow("brief").add("a", step.bind(model="gpt-4o", provider="openai")).insert())
+
+    span = only(traced.named("chat gpt-4o"))
+    assert parent_of(span, traced.spans) == "baton.step a"
+    assert (span["kind"], span["status"]) == ("CLIENT", "UNSET")
+    assert span["attributes"] == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.workflow.name": "brief",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": "gpt-4o",
+        "gen_ai.response.model": "gpt-4o-2024-08-06",
+        "gen_ai.usage.input_tokens": 1000,
+        "gen_ai.usage.output_tokens": 100,
+        "gen_ai.usage.cache_read.input_tokens": 400,
+        "gen_ai.usage.cache_creation.input_tokens": 0,
+        "gen_ai.usage.reasoning.output_tokens": 20,
+        "baton.llm.key": "s" if "stream" in step.name else "k",
+        "baton.llm.cost": 0.003,
+        "baton.llm.currency": "EUR",
+    }
+    tokens = {each["gen_ai.token.type"]: each["sum"] for each in traced.measured("gen_ai.client.token.usage")}
+    assert tokens == {"input": 1000, "output": 100}
+    assert traced.measured("gen_ai.client.operation.duration")[0]["count"] == 1
+    assert traced.measured("baton.llm.cost")[0]["value"] == 0.003
+
+
+@pytest.mark.parametrize("step", [scripted.asks, scripted.aasks, scripted.streams, scripted.astreams])
+def test_call_that_raises_has_an_error_in_its_span_and_the_next_one_a_span_of_its_own(traced, step):
+    error = TimeoutError("no answer")
+    scripted.SCRIPT[:] = [[error], [ANSWER]] if "stream" in step.name else [error, ANSWER]
+
+    drain(Workflow("brief").add("a", step).insert())
+
+    assert [span["status"] for span in traced.named("chat")] == ["ERROR", "UNSET"]
+    kinds = [each.get("error.type") for each in traced.measured("gen_ai.client.operation.duration")]
+    assert sorted(kinds, key=str) == [None, "TimeoutError"]
+
+
+def test_replay_is_no_call_and_is_counted(traced):
+    scripted.SCRIPT[:] = [ANSWER]
+    scripted.AFTER[:] = [scripted.fail(RuntimeError("after the call"))]
+
+    drain(Workflow("brief").add("a", scripted.asks.bind(model="gpt-4o")).insert())
+
+    assert len(traced.named("chat gpt-4o")) == 1
+    assert traced.measured("baton.llm.replays") == [{"gen_ai.request.model": "gpt-4o", "value": 1}]
 
 
 # Harmless, and nothing where it is not wanted ------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import Any
 
 from django.db.models import Max
 
+from baton import tracing
 from baton.conf import Settings, amount, get_settings
 from baton.context import StepContext
 from baton.engine.answers import Written, write_answer, write_chunks
@@ -24,7 +25,7 @@ from baton.engine.timer import shielded
 from baton.exceptions import AnswerNotStorableError, UnpricedModelError
 from baton.llm import capture
 from baton.llm.pricing import Quote, Usage, price
-from baton.llm.recording import NO_USAGE, call_key, insert_stat, note_served, priced, stat_of
+from baton.llm.recording import NO_USAGE, TOKENS, call_key, insert_stat, note_served, priced, stat_of
 from baton.llm.transience import outcome_unknown
 from baton.llm.usage import guess_provider, read_usage, usage_of_chunks
 from baton.models import StepStat
@@ -75,14 +76,15 @@ def call(ctx: StepContext, key: str, fn: Fn, **options: Any) -> Any:
     entry = outside_event_loop(paid.begin)
     if entry.is_stored:
         return outside_event_loop(lambda: paid.replayed(entry))
-    try:
-        answer = paid.ask()
-    except BaseException as exc:
-        error = exc
-        outside_event_loop(lambda: paid.failed(entry, error))
-        raise
-    with shielded():
-        return outside_event_loop(lambda: paid.answered(entry, answer))
+    with paid.tracing():
+        try:
+            answer = paid.ask()
+        except BaseException as exc:
+            error = exc
+            outside_event_loop(lambda: paid.failed(entry, error))
+            raise
+        with shielded():
+            return outside_event_loop(lambda: paid.answered(entry, answer))
 
 
 async def acall(ctx: StepContext, key: str, fn: Fn, **options: Any) -> Any:
@@ -93,13 +95,14 @@ async def acall(ctx: StepContext, key: str, fn: Fn, **options: Any) -> Any:
     entry = await unbroken(paid.begin)
     if entry.is_stored:
         return await unbroken(lambda: paid.replayed(entry))
-    try:
-        answer = await paid.ask()
-    except BaseException as exc:
-        error = exc
-        await unbroken(lambda: paid.failed(entry, error))
-        raise
-    return await unbroken(lambda: paid.answered(entry, answer))
+    with paid.tracing():
+        try:
+            answer = await paid.ask()
+        except BaseException as exc:
+            error = exc
+            await unbroken(lambda: paid.failed(entry, error))
+            raise
+        return await unbroken(lambda: paid.answered(entry, answer))
 
 
 def stream(ctx: StepContext, key: str, fn: Fn, **options: Any) -> Iterator[Any]:
@@ -185,6 +188,9 @@ class _PaidCall:
         self.provider = options.provider or ""
         self.began_at = datetime.now(UTC)
         self._started = time.monotonic()
+        self._span = tracing.OFF
+        self._spans = contextlib.ExitStack()
+        self._is_streaming = False
 
     def begin(self) -> Entry:
         """Write the intent, or find the answer."""
@@ -201,6 +207,22 @@ class _PaidCall:
         self.began_at, self._started = datetime.now(UTC), time.monotonic()
         return entry
 
+    def tracing(self, *, is_current: bool = True) -> tracing.Off:
+        """The span of the call."""
+        self._span = tracing.calling(
+            self.key,
+            provider=self.provider,
+            model=self.model,
+            workflow_name=self.ctx.workflow_name,
+            is_current=is_current,
+        )
+        return self._span
+
+    def open_span(self) -> None:
+        """The same for a stream: it ends with that, and is not current meanwhile."""
+        self._is_streaming = True
+        self._spans.enter_context(self.tracing(is_current=False))
+
     def ask(self) -> Any:
         """Call the function."""
         if self.options.request is not None:
@@ -215,11 +237,15 @@ class _PaidCall:
         """The stored answer; that it was not paid for again is noted."""
         answer = entry.read(self.ctx.step_name)
         note_served(self._ledger, entry)
+        tracing.count_replay(self.model)
         return answer
 
     def failed(self, entry: Entry, error: BaseException, *, began: bool = False) -> None:
         """Note that it raised, and whether anybody can know what that means."""
         seconds = time.monotonic() - self._started
+        if self._is_streaming:
+            self._span.failed(error)
+            self._spans.close()
         self._ledger.give_up(entry, error, is_unknown=outcome_unknown(error, began=began))
         self._keep(None, seconds, error)
 
@@ -239,6 +265,7 @@ class _PaidCall:
         provider = self.provider or (guess_provider(chunks[0]) if chunks else "")
         usage = usage_of_chunks(chunks, provider=provider, model=self.model, at=self.began_at)
         self._store(entry, written, usage, provider, seconds)
+        self._spans.close()
         self._keep(chunks, seconds)
         if written.problem:
             raise AnswerNotStorableError(self.ctx.step_name, self.key, written.problem)
@@ -277,6 +304,7 @@ class _PaidCall:
             rows.filter(cost__isnull=True).update(**priced(quote))
             if quote.cost is not None:
                 ledger.settle_cost(entry, quote.cost)
+        self._span.answered(_used(usage, provider), cost=quote.cost, currency=quote.currency)
 
     def _keep(self, response: Any, seconds: float, error: BaseException | None = None) -> None:
         capture.keep(
@@ -389,6 +417,7 @@ class _Streaming:
         self.entry = entry
         self.source = iter(())
         self.paid._ledger.streams.append(self)  # noqa: SLF001 - one thing in two classes
+        self.paid.open_span()
         try:
             self._origin = self.paid.ask()
             self.source = iter(self._origin)
@@ -479,6 +508,7 @@ class _AsyncStreaming:
             return
         self.entry = entry
         self.paid._ledger.streams.append(self)  # noqa: SLF001 - one thing in two classes
+        self.paid.open_span()
         try:
             self._source = aiter(await _awaited(self.paid.ask()))
         except BaseException as exc:
@@ -514,6 +544,17 @@ async def _aplain(paid: _PaidCall) -> AsyncIterator[Any]:
 
 async def _awaited(found: Any) -> Any:
     return await found if inspect.isawaitable(found) else found
+
+
+def _used(usage: Usage | None, provider: str) -> dict[str, Any]:
+    """What a span says of a call."""
+    if usage is None:
+        return {"provider": provider}
+    return {
+        "provider": usage.provider,
+        "response_model": usage.model,
+        **{name: getattr(usage, name) for name in TOKENS},
+    }
 
 
 def _insert(connection: Any, stat: StepStat) -> None:

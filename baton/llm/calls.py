@@ -317,6 +317,7 @@ class _PaidCall:
             duration=seconds,
             error=error,
             began=self._started,
+            fn=self.fn,
         )
 
     # The worst case --------------------------------------------------------------------------------------------------

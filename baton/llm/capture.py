@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import time
 from collections import deque
@@ -122,6 +123,7 @@ def keep(
     duration: float | None,
     error: BaseException | None = None,
     began: float | None = None,
+    fn: Callable[..., Any] | None = None,
 ) -> None:
     """Keep a call that is over, where capture is on, with the results of the step's dependencies.
 
@@ -132,11 +134,12 @@ def keep(
         key: The call's key in the ledger.
         provider: Who was asked.
         model: What was asked.
-        request: What is known of the request, or None.
+        request: The request, or None where nobody knows it.
         response: What came back, or None.
         duration: How long it took, in seconds.
         error: What was raised instead, or in the middle of it.
         began: When it began, by the monotonic clock; None is ``duration`` ago.
+        fn: What made the call. Where there is no request, the values that it has from around it are kept in its place.
     """
     ledger = _ledger(ctx)
     if ledger is None or not is_on(ctx):
@@ -146,10 +149,11 @@ def keep(
         exchange = _newest(ledger, lambda each: each.is_ours and not each.is_called and each.began >= began)
         columns = {"key": key, "provider": provider, "duration": duration}
         if model or exchange is None:
-            columns["model"] = model or _model_of(request).get("model") or ctx.model or ""
+            columns["model"] = model or {"model": ctx.model or "", **_model_of(response), **_model_of(request)}["model"]
         columns["upstream"] = redacted("upstream", ctx.results)
         if exchange is None or not exchange.has_request:
-            columns["request"] = redacted("request", request)
+            known = _made_from(fn) if request is None and fn is not None else request
+            columns["request"] = redacted("request", known)
         if exchange is None or exchange.is_open:
             columns["response"] = redacted("response", _answer(response, error))
         if exchange is None:
@@ -207,6 +211,8 @@ class _Exchange:
         return any(each is self for each in _ours.get())
 
 
+_DATA = (str, int, float, Mapping, list, tuple, set, frozenset)
+
 _exchanges: WeakKeyDictionary[Ledger, deque[_Exchange]] = WeakKeyDictionary()
 """By the ledger of the execution."""
 _ours: ContextVar[tuple[_Exchange, ...]] = ContextVar("baton_exchanges", default=())
@@ -261,9 +267,19 @@ def _fitting(columns: dict[str, Any]) -> dict[str, Any]:
 
 
 def _model_of(value: Any) -> dict[str, str]:
-    """The model that a request or a response names, or none."""
+    """The model that a request or a response names, or the first chunk of one."""
+    if isinstance(value, list) and value:
+        value = value[0]
     model = value.get("model") if isinstance(value, Mapping) else getattr(value, "model", None)
     return {"model": model} if isinstance(model, str) else {}
+
+
+def _made_from(fn: Callable[..., Any]) -> dict[str, Any]:
+    """What a function without parameters can have made a request from: a lambda's prompt, say, but not its client."""
+    name = f"{getattr(fn, '__module__', '')}.{getattr(fn, '__qualname__', type(fn).__qualname__)}"
+    around = inspect.getclosurevars(fn).nonlocals if inspect.isfunction(fn) else {}
+    values = {each: value for each, value in around.items() if isinstance(value, _DATA)}
+    return {"function": name, "values": values}
 
 
 def _answer(response: Any, error: BaseException | None) -> Any:

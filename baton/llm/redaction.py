@@ -310,12 +310,16 @@ class _Rules:
             begin = end
 
 
-# What stands before a secret in a text. In code: a name in quotes and a colon, or a comma and another text, or a name
-# and an equals sign. In what an object or an error says also a bare name and a colon; in prose, "token: a word" is none.
+# What stands before a secret in a text.
 _SHAPES = (
-    r"""(?i)(?:(?P<quote>\\*["'])(?:NAME)(?P=quote)\s*(?:[:=]\s*|,\s*(?:(?P=quote)value(?P=quote)\s*:\s*)?(?=[bru]?\\*["']))"""
-    r"""|(?<![\w-])(?:NAME)=)(?=\S)""",
-    r"""(?i)(?<![\w-])(?:NAME)\s*[:=]\s*(?=\S)""",
+    # In code: a name in quotes and a colon, or a comma and another text, or a name and an equals sign.
+    r"""(?ix)
+    (?: (?P<quote>\\*["']) (?:NAME) (?P=quote) \s*
+        (?: [:=]\s* | ,\s* (?: (?P=quote) value (?P=quote) \s*:\s* )? (?=[bru]?\\*["']) )
+    | (?<![\w-]) (?:NAME) =
+    ) (?=\S)""",
+    # In what an object or an error says also a bare name and a colon; in prose, "token: a word" is none.
+    r"""(?ix) (?<![\w-]) (?:NAME) \s*[:=]\s* (?=\S)""",
 )
 _QUOTED = re.compile(r"""[bru]{0,2}(?P<quote>\\*["'])(?:.*?(?<!\\)(?P=quote)|[^\n]*)""", re.DOTALL | re.IGNORECASE)
 _BARE = re.compile(r"""(?:(?:basic|bearer|digest|token)\s+)?[^\s,;&"'<>)}\]]+""", re.IGNORECASE)

@@ -10,8 +10,10 @@ import pytest
 from django.db import connection, transaction
 
 from baton import StepContext, Workflow, step
+from baton.llm import acall, call, stream
 from baton.llm.capture import entries, log_request, log_response, log_upstream
-from baton.models import DebugLog, WorkflowRun
+from baton.llm.redaction import HOOK_FAILED
+from baton.models import DebugLog, LedgerEntry, WorkflowRun
 from baton.testing import drain, perform
 from tests.steps import Colour
 
@@ -333,3 +335,178 @@ def ask_with_faulty_settings(ctx: StepContext) -> str:
         log_request(ctx, REQUEST)
         log_response(ctx, RESPONSE)
     return "asked"
+
+
+@step
+def call_once(ctx: StepContext, log: str = "") -> Any:
+    """The wrapper, with nothing or something logged by hand inside the function."""
+    prompt, client = "hello", object()
+
+    def ask() -> dict[str, Any]:
+        if "request" in log:
+            log_request(ctx, REQUEST)
+        if "response" in log:
+            log_response(ctx, "by hand")
+        if "fail" in log:
+            raise ConnectionResetError(f"{prompt} {client is None}: token=abc")
+        return {**RESPONSE, "said": prompt}
+
+    return call(ctx, "greeting", ask, model="gpt-5", provider="openai")
+
+
+@step
+async def call_once_async(ctx: StepContext, log: str = "") -> Any:
+    async def ask() -> dict[str, Any]:
+        if "request" in log:
+            log_request(ctx, REQUEST)
+        await asyncio.sleep(0)
+        return RESPONSE
+
+    return await acall(ctx, "greeting", ask, model="gpt-5", provider="openai")
+
+
+def called(body: Any = call_once, **options: Any) -> WorkflowRun:
+    return drain(Workflow("x", debug=True).add("find", find).add("a", body.bind(**options), deps=["find"]).insert())
+
+
+def test_call_is_kept_with_request_response_results_of_dependencies_model_and_duration():
+    run = drain(Workflow("x", debug=True).add("find", find).add("a", call_with_request, deps=["find"]).insert())
+
+    (row,) = entries(run)
+    assert row.pop("created_at")
+    assert row.pop("duration") >= 0
+    assert row.pop("id")
+    assert row == {
+        "step_name": "a",
+        "attempt": 1,
+        "key": "greeting",
+        "provider": "openai",
+        "model": "gpt-5",
+        "request": REQUEST,
+        "response": RESPONSE,
+        "upstream": {"find": {"text": "found"}},
+    }
+
+
+@step
+def call_with_request(ctx: StepContext) -> Any:
+    return call(ctx, "greeting", create, request=REQUEST, provider="openai")
+
+
+def create(*, model: str, messages: list[Any]) -> dict[str, Any]:
+    return RESPONSE
+
+
+def test_call_of_a_function_without_parameters_is_kept_with_the_values_it_has_from_around_it():
+    (row,) = entries(called())
+
+    assert row["request"] == {
+        "function": "tests.llm.test_capture.call_once.<locals>.ask",
+        "values": {"log": "", "prompt": "hello"},
+    }
+    assert row["response"] == {**RESPONSE, "said": "hello"}
+
+
+@pytest.mark.parametrize("debug", [True, False])
+@pytest.mark.parametrize("setting", [True, False])
+@pytest.mark.parametrize("option", [True, False, None])
+def test_call_keeps_nothing_unless_it_is_asked_for(settings, debug, setting, option):
+    settings.BATON = {"CAPTURE": setting}
+
+    run = drain(Workflow("x", debug=debug).add("a", call_once, capture=option).insert())
+
+    assert run.steps["a"].state == "completed"
+    assert len(entries(run)) == (debug or setting if option is None else option)
+
+
+@pytest.mark.parametrize(
+    ("log", "request_kept", "response_kept"),
+    [
+        ("request", REQUEST, {**RESPONSE, "said": "hello"}),
+        ("request response", REQUEST, "by hand"),
+        ("response", {"function": "tests.llm.test_capture.call_once.<locals>.ask",
+                      "values": {"log": "response", "prompt": "hello"}}, "by hand"),
+    ],
+)  # fmt: skip
+def test_what_the_function_of_a_call_logs_by_hand_is_in_the_row_of_the_call(log, request_kept, response_kept):
+    (row,) = entries(called(log=log))
+
+    assert (row["key"], row["provider"], row["model"]) == ("greeting", "openai", "gpt-5")
+    assert (row["request"], row["response"]) == (request_kept, response_kept)
+    assert row["upstream"] == {"find": {"text": "found"}}
+
+
+@pytest.mark.parametrize("log", ["", "request"])
+@pytest.mark.django_db(transaction=True)
+def test_async_call_has_one_row_too(log):
+    (row,) = entries(called(call_once_async, log=log))
+
+    assert (row["key"], row["response"]) == ("greeting", RESPONSE)
+    assert row["request"] == (REQUEST if log else {
+        "function": "tests.llm.test_capture.call_once_async.<locals>.ask", "values": {"log": ""}
+    })  # fmt: skip
+
+
+def test_call_that_failed_is_kept_with_its_error_redacted():
+    run = drain(
+        Workflow("x", debug=True).add("a", call_once.bind(log="fail"), max_attempts=1, on_ambiguous="repay").insert()
+    )
+
+    (row,) = entries(run)
+    assert row["response"] == {"error": "ConnectionResetError: hello False: token=removed by redaction"}
+
+
+@step(max_attempts=2, backoff=0)
+def call_then_fail(ctx: StepContext) -> None:
+    call(ctx, "greeting", lambda: RESPONSE)
+    if ctx.attempt == 1:
+        raise ConnectionError
+
+
+def test_answer_that_comes_from_the_ledger_was_no_call_and_has_no_row():
+    run = drain(Workflow("x", debug=True).add("a", call_then_fail).insert())
+
+    assert run.steps["a"].state == "completed"
+    assert [row["attempt"] for row in entries(run)] == [1]
+
+
+def test_call_whose_row_the_database_refuses_is_answered_and_stored(caplog):
+    run = Workflow("x", debug=True).add("a", call_once).insert()
+
+    with without_table():
+        drain(run)
+
+    assert run.steps["a"].result["said"] == "hello"
+    assert LedgerEntry.objects.get().state == "answered"
+    assert "could not be kept as a debug log" in caplog.text
+
+
+@step
+def call_stream(ctx: StepContext) -> str:
+    chunks = [{"model": "gpt-5-mini", "delta": piece} for piece in ("it is sk-", "abcdefgh", "1234 they say")]
+    return "".join(chunk["delta"] for chunk in stream(ctx, "greeting", lambda: chunks))
+
+
+def test_stream_is_kept_chunk_by_chunk_without_a_secret_that_runs_over_several(settings):
+    settings.BATON = {"REDACT_PATTERNS": ["sk-[a-z0-9]+"]}
+
+    run = drain(Workflow("x", debug=True).add("a", call_stream).insert())
+
+    assert run.steps["a"].result == "it is sk-abcdefgh1234 they say"
+    (row,) = entries(run)
+    assert row["model"] == "gpt-5-mini"
+    assert [chunk["delta"] for chunk in row["response"]] == ["it is removed by redaction", "", " they say"]
+
+
+def give_up(kind: str, value: Any) -> Any:
+    raise ValueError(kind)
+
+
+def test_hook_that_fails_costs_a_call_nothing_and_keeps_nothing_of_it(settings):
+    settings.BATON = {"REDACT_HOOK": f"{__name__}.give_up"}
+
+    run = called()
+
+    (row,) = entries(run)
+    assert run.steps["a"].state == "completed"
+    assert {row["request"], row["response"], row["upstream"]} == {HOOK_FAILED}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-BUILT = {*range(1, 79), 95, 111, 112}
+BUILT = {*range(1, 79), 84, 95, 111, 112}
 
 GATE, SETTLE, BODY = "tests.engine.test_gate", "tests.engine.test_settle", "tests.engine.test_body"
 RETRY = "tests.engine.test_retry"
@@ -17,6 +17,7 @@ WORKERS, LOST, BACKOFF = "tests.engine.test_workers", "tests.engine.test_lost_wo
 FINISH, TELEMETRY, ENDINGS = "tests.engine.test_finish", "tests.test_telemetry", "tests.races.test_endings"
 WORKFLOW, RESULTS, SWEEP = "tests.test_workflow", "tests.test_results", "tests.sweep.test_sweep"
 QUERIES, EVENTS = "tests.test_queries", "tests.test_events"
+STATS = "tests.llm.test_stats"
 PASSES, FORMS, RETENTION = "tests.sweep.test_passes", "tests.sweep.test_forms", "tests.sweep.test_retention"
 
 FEATURES: dict[int, list[str]] = {
@@ -187,6 +188,12 @@ FEATURES: dict[int, list[str]] = {
     78: [
         f"{QUERIES}.test_list_of_runs_counts_their_steps_and_filters_by_state_in_constant_queries",
         f"{QUERIES}.test_pages_hold_every_run_once_newest_first",
+    ],
+    84: [
+        f"{STATS}.test_totals_of_a_run_are_the_sums_that_a_hand_computes",
+        f"{STATS}.test_cost_by_model_by_step_and_by_workflow_add_up_what_belongs_together",
+        f"{STATS}.test_calls_of_a_run_are_listed_in_the_order_of_their_times",
+        f"{STATS}.test_window_begins_with_its_start_and_ends_before_its_end",
     ],
     95: ["tests.test_migrations.test_migrations_go_from_nothing_to_the_newest_and_back_to_nothing"],
     111: [

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-BUILT = {*range(1, 79), 84, 95, 111, 112}
+BUILT = {*range(1, 79), 80, 84, 87, 88, 89, *range(90, 96), 111, 112}
 
 GATE, SETTLE, BODY = "tests.engine.test_gate", "tests.engine.test_settle", "tests.engine.test_body"
 RETRY = "tests.engine.test_retry"
@@ -19,6 +19,9 @@ WORKFLOW, RESULTS, SWEEP = "tests.test_workflow", "tests.test_results", "tests.s
 QUERIES, EVENTS = "tests.test_queries", "tests.test_events"
 STATS = "tests.llm.test_stats"
 PASSES, FORMS, RETENTION = "tests.sweep.test_passes", "tests.sweep.test_forms", "tests.sweep.test_retention"
+CAPTURE, REDACTION = "tests.llm.test_capture", "tests.llm.test_redaction"
+
+LLM_STEP, MODELS = "tests.llm.test_llm_step", "tests.llm.test_multi_model"
 
 FEATURES: dict[int, list[str]] = {
     1: [f"{WORKFLOW}.test_diamond_by_chained_add_builds_and_insert_writes_four_steps"],
@@ -189,12 +192,43 @@ FEATURES: dict[int, list[str]] = {
         f"{QUERIES}.test_list_of_runs_counts_their_steps_and_filters_by_state_in_constant_queries",
         f"{QUERIES}.test_pages_hold_every_run_once_newest_first",
     ],
+    80: [
+        f"{LLM_STEP}.test_queue_is_the_setting_s_where_such_a_cluster_is_configured_else_default",
+        f"{LLM_STEP}.test_defaults_are_eight_attempts_a_backoff_with_jitter_that_knows_retry_after_and_no_timeout",
+        f"{LLM_STEP}.test_next_attempt_is_due_when_the_server_said",
+        f"{LLM_STEP}.test_what_is_given_where_it_is_added_beats_the_defaults",
+    ],
     84: [
         f"{STATS}.test_totals_of_a_run_are_the_sums_that_a_hand_computes",
         f"{STATS}.test_cost_by_model_by_step_and_by_workflow_add_up_what_belongs_together",
         f"{STATS}.test_calls_of_a_run_are_listed_in_the_order_of_their_times",
         f"{STATS}.test_window_begins_with_its_start_and_ends_before_its_end",
     ],
+    87: [
+        f"{CAPTURE}.test_call_is_kept_with_request_response_results_of_dependencies_model_and_duration",
+        f"{CAPTURE}.test_row_has_request_response_results_of_dependencies_model_and_duration",
+        f"{CAPTURE}.test_what_the_function_of_a_call_logs_by_hand_is_in_the_row_of_the_call",
+    ],
+    88: [
+        f"{CAPTURE}.test_nothing_is_kept_unless_it_is_asked_for",
+        f"{CAPTURE}.test_run_with_debug_is_kept_and_no_other_run",
+        f"{CAPTURE}.test_call_keeps_nothing_unless_it_is_asked_for",
+    ],
+    89: [
+        f"{REDACTION}.test_value_under_a_configured_key_is_removed",
+        f"{REDACTION}.test_secret_never_reaches_the_table_whatever_the_shape",
+    ],
+    90: [f"{MODELS}.test_listed_step_gets_its_model_and_an_unlisted_one_is_as_it_was"],
+    91: [f"{MODELS}.test_model_for_is_what_was_chosen_else_the_default"],
+    92: [
+        f"{MODELS}.test_four_models_make_five_steps_and_the_synthesis_gets_four_results_by_their_full_names",
+        f"{MODELS}.test_base_models_and_dependencies_may_be_enum_members_and_iterators",
+    ],
+    93: [
+        f"{MODELS}.test_four_models_make_five_steps_and_the_synthesis_gets_four_results_by_their_full_names",
+        f"{MODELS}.test_model_s_name_may_have_any_characters",
+    ],
+    94: [f"{MODELS}.test_two_dated_versions_of_a_model_are_two_steps_with_a_result_each"],
     95: ["tests.test_migrations.test_migrations_go_from_nothing_to_the_newest_and_back_to_nothing"],
     111: [
         f"{CANCEL}.test_cancel_settles_everything_unsettled_and_finishes_the_run_once",

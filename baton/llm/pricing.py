@@ -22,8 +22,10 @@ from baton.models.fields import as_money, as_units
 logger = logging.getLogger("baton.llm")
 
 MILLION = Decimal(1_000_000)
-EXTRAS = ("cache_write_1h_tokens", "input_audio_tokens", "output_audio_tokens", "web_searches")
+EXTRAS = ("cache_write_1h_tokens", "input_audio_tokens", "output_audio_tokens", "storage_searches", "web_searches")
 """What an answer may count besides, with prices of its own; kept in a usage's context."""
+IMAGES = ("input_image_tokens", "output_image_tokens")
+"""What it may count besides, and what few models have a price of its own for; to the others it is input and output."""
 UNREADABLE = "unreadable"
 """In a usage's context: the counts that the answer gives and nobody can read."""
 
@@ -65,7 +67,7 @@ class Quote:
     currency: str = ""
     """What it is counted in."""
     unit_prices: Mapping[str, str] | None = None
-    """Prices per million tokens (of ``web_searches`` and ``requests``, per thousand), as text, by what they are of."""
+    """Prices per million tokens (of searches and ``requests``, per thousand), as text, by what they are of."""
     source: str = ""
     """Who says so: ``PRICES``, ``genai-prices``, or the dotted path of the project's class."""
     version: str = ""
@@ -316,6 +318,10 @@ _PRICE_KEYS = {
     "cache_write_1h_tokens": "cache_write_1h_mtok",
     "input_audio_tokens": "input_audio_mtok",
     "output_audio_tokens": "output_audio_mtok",
+    "input_image_tokens": "input_image_mtok",
+    "output_image_tokens": "output_image_mtok",
+    "reasoning_tokens": "output_reasoning_mtok",
+    "storage_searches": "storage_searches_kcount",
     "web_searches": "web_searches_kcount",
     "requests": "requests_kcount",
 }
@@ -330,13 +336,15 @@ def _by_genai_prices(usage: Usage) -> Quote | None:
         return None
     quote = Quote(source="genai-prices", version=genai_prices.__version__)
     used = _counts(usage) | {extra: usage.context.get(extra, 0) for extra in EXTRAS}
+    parts = used | {kind: usage.context.get(kind, 0) for kind in IMAGES} | {"reasoning_tokens": usage.reasoning_tokens}
     choices = _choices(usage)
     counted = genai_prices.Usage(
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         cache_read_tokens=usage.cached_input_tokens or None,
         cache_write_tokens=usage.cache_write_tokens or None,
-        **{extra: used[extra] or None for extra in EXTRAS},
+        output_reasoning_tokens=usage.reasoning_tokens or None,
+        **{kind: parts[kind] or None for kind in (*EXTRAS, *IMAGES)},
     )
     for provider, model in _names_there(usage):
         try:
@@ -356,7 +364,7 @@ def _by_genai_prices(usage: Usage) -> Quote | None:
         unit_prices = {
             kind: str(each)
             for kind, each in per_unit.items()
-            if each is not None and (kind not in EXTRAS or used[kind])
+            if each is not None and (kind in _counts(usage) or parts.get(kind, 1))
         }
         return replace(quote, cost=found.total_price, unit_prices=unit_prices)
     return None

@@ -11,7 +11,7 @@ from numbers import Integral
 from typing import Any
 
 from baton.engine.errors import storable_text
-from baton.llm.pricing import EXTRAS, UNREADABLE, Usage
+from baton.llm.pricing import EXTRAS, IMAGES, UNREADABLE, Usage
 
 logger = logging.getLogger("baton.llm")
 
@@ -63,6 +63,16 @@ _PLACES: dict[str, tuple[str, ...]] = {
         "completion_tokens_details.audio_tokens",
         "output_token_details.audio",
         "candidates_tokens_details.AUDIO.token_count",
+    ),
+    "input_image_tokens": (
+        "prompt_tokens_details.image_tokens",
+        "input_tokens_details.image_tokens",
+        "prompt_tokens_details.IMAGE.token_count",
+    ),
+    "output_image_tokens": (
+        "completion_tokens_details.image_tokens",
+        "output_tokens_details.image_tokens",
+        "candidates_tokens_details.IMAGE.token_count",
     ),
     "web_searches": ("server_tool_use.web_search_requests",),
 }
@@ -145,6 +155,8 @@ class _Told:
         if _get(chunk, "type") == "message_start":
             # Anthropic says there how much has been written so far, which is next to nothing.
             counts.pop("output", None)
+        if counts:
+            counts |= _searches(holders)
         self.counts |= counts
         places = [block, *holders]
         self.model = _first_word(places, "model", "model_version", limit=_MAX_MODEL) or self.model
@@ -161,7 +173,7 @@ class _Told:
         whole = _whole(count)
         if whole is None:
             return None
-        extras = {name: count[name] for name in EXTRAS if count.get(name)}
+        extras = {name: count[name] for name in (*EXTRAS, *IMAGES) if count.get(name)}
         return Usage(
             provider=_word(provider, _MAX_PROVIDER),
             model=_word(model, _MAX_MODEL),
@@ -178,7 +190,7 @@ _PRICED_PARTS = {
     "cache_write_beside": "cache_write_tokens",
     "tools_beside": "input_tokens",
     "reasoning_beside": "output_tokens",
-    **{extra: extra for extra in EXTRAS},
+    **{extra: extra for extra in (*EXTRAS, *IMAGES)},
 }
 
 
@@ -229,6 +241,25 @@ def _counts(block: object) -> Iterator[tuple[str, Any]]:
         found = next((value for place in places if (value := _at(block, place)) is not None), None)
         if found is not None:
             yield name, found
+
+
+def _searches(holders: list[object]) -> dict[str, Any]:
+    """Searches that are charged for and not told of in the usage."""
+    made = [_get(item, "type") for holder in holders for item in _list(_get(holder, "output"))]
+    found: dict[str, Any] = {
+        name: made.count(kind)
+        for name, kind in (("web_searches", "web_search_call"), ("storage_searches", "file_search_call"))
+        if kind in made
+    }
+    candidates = (each for holder in holders for each in _list(_get(holder, "candidates")))
+    if any(_at(each, "grounding_metadata.web_search_queries") for each in candidates):
+        # Google charges for some of them and by rules that change with the model and the day.
+        found["web_searches"] = "some"
+    return found
+
+
+def _list(value: object) -> list[Any] | tuple[Any, ...]:
+    return value if isinstance(value, list | tuple) else ()
 
 
 def _at(block: object, place: str) -> Any:

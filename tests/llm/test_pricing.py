@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baton.conf import MAX_AMOUNT
-from baton.llm.pricing import DefaultPricing, Quote, Usage, price
+from baton.llm.pricing import EXTRAS, DefaultPricing, Quote, Usage, price
 from baton.llm.usage import read_usage, usage_of_chunks
 
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -191,9 +191,7 @@ def test_tokens_that_genai_prices_has_no_price_for_are_not_free():
     )
 
 
-@pytest.mark.parametrize(
-    "extra", ["cache_write_1h_tokens", "input_audio_tokens", "output_audio_tokens", "web_searches"]
-)
+@pytest.mark.parametrize("extra", EXTRAS)
 def test_what_the_table_cannot_price_is_not_free(extra):
     assert price(usage(context={extra: 1})).reason == f"no {extra} price for 'mine'"
 
@@ -294,6 +292,18 @@ def test_searches_and_long_lived_caches_have_their_prices_there():
     assert quote.cost == Decimal("0.0378125")
     assert quote.unit_prices["cache_write_1h_tokens"] == "10"
     assert quote.unit_prices["web_searches"] == "10"
+
+
+def test_tokens_of_images_have_their_price_there_where_the_model_has_one():
+    images = {"output_image_tokens": 90}
+
+    painter = price(usage("gemini-2.5-flash-image", provider="gcp.gemini", context=images))
+    reader = price(usage("gpt-4o", provider="openai", context={"input_image_tokens": 900}))
+
+    # 1000 at 0.30, 10 at 2.50 and 90 at 30; to the other an image is as good as text.
+    assert (painter.cost, painter.unit_prices["output_image_tokens"]) == (Decimal("0.003025"), "30")
+    assert reader.cost == Decimal("0.0035")
+    assert price(usage(context=images)).cost == Decimal("0.0035")
 
 
 def test_price_heeds_what_the_request_was_made_with():

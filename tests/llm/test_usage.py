@@ -361,6 +361,8 @@ def test_usage_in_the_words_of_others_is_read(answer, expected):
          {"cache_write_1h_tokens": 4}),
         ({"server_tool_use": {"web_search_requests": 2}}, {"web_searches": 2}),
         ({"server_tool_use": {"web_search_requests": 0}}, {}),
+        ({"input_tokens_details": {"image_tokens": 7}, "output_tokens_details": {"image_tokens": 8}},
+         {"input_image_tokens": 7, "output_image_tokens": 8}),
         ({"input_token_details": {"audio": 7}, "output_token_details": {"audio": 8}},
          {"input_audio_tokens": 7, "output_audio_tokens": 8}),
         ({"prompt_tokens_details": [{"modality": "TEXT", "tokenCount": 1}, {"modality": "AUDIO", "tokenCount": 6}]},
@@ -371,6 +373,27 @@ def test_context_has_what_else_the_price_depends_on(usage, expected):
     answer = {"usage": {"input_tokens": 10, "output_tokens": 5, **usage}}
 
     assert read_usage(answer, at=AT).context == expected
+
+
+def test_searches_of_openai_are_counted_from_its_output():
+    kinds = ["reasoning", "web_search_call", "message", "web_search_call", "file_search_call", None]
+    answer = {
+        "usage": {"input_tokens": 10, "output_tokens": 5},
+        "output": [{"type": kind, "id": str(number)} for number, kind in enumerate(kinds)],
+    }
+
+    expected = {"web_searches": 2, "storage_searches": 1}
+    assert read_usage(answer, at=AT).context == expected
+    assert usage_of_chunks([{"type": "response.completed", "response": answer}], at=AT).context == expected
+
+
+def test_searches_that_google_does_not_count_are_named_so_that_nobody_prices_the_call_without_them():
+    answer = {
+        "candidates": [{"groundingMetadata": {"webSearchQueries": ["weather in Rome"]}}],
+        "usageMetadata": {"promptTokenCount": 10, "candidatesTokenCount": 5},
+    }
+
+    assert read_usage(answer, at=AT).context == {"unreadable": ["web_searches"]}
 
 
 def test_context_of_the_answer_wins_over_what_is_given():
@@ -461,11 +484,11 @@ NAMES = st.sampled_from([
     "cache_creation_input_tokens", "prompt_tokens_details", "completion_tokens_details", "cached_tokens",
     "promptTokenCount", "candidatesTokenCount", "thoughtsTokenCount", "totalTokenCount", "cachedContentTokenCount",
     "cache_creation", "ephemeral_1h_input_tokens", "server_tool_use", "web_search_requests", "candidates",
-    "promptTokensDetails", "modality", "tokenCount",
+    "promptTokensDetails", "modality", "tokenCount", "output", "groundingMetadata", "webSearchQueries",
 ])  # fmt: skip
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.integers(0, 2000) | st.floats() | st.text(max_size=5)
-    | st.sampled_from(["message_start", "message_delta", "response.completed", "AUDIO"]),
+    | st.sampled_from(["message_start", "message_delta", "response.completed", "AUDIO", "web_search_call"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=6),
     max_leaves=20,
 )  # fmt: skip

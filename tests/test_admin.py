@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -395,6 +396,17 @@ def test_captured_prompts_are_for_those_who_may_see_them_and_on_no_other_page(bo
     for model in (WorkflowRun, WorkflowNode):
         assert operator.get(list_of(model, debug_logs__request__contains="a secret")).status_code in {302, 400}
     assert "a secret" not in text_of(reader, list_of(DebugLog))
+
+
+def test_captured_text_is_shown_with_its_lines_and_the_rest_as_json_that_can_be_read(boss):
+    log = debug_log(failed_run())
+    log.request, log.upstream = 'first line\nand "second" line', {"fetch": [1]}
+    log.save()
+
+    page = html.unescape(text_of(boss, page_of(log)))
+
+    assert 'first line\nand "second" line' in page
+    assert '{\n  "fetch": [\n    1\n  ]\n}' in page
 
 
 def test_who_may_only_look_sees_no_actions_and_is_refused_when_he_acts(viewer):

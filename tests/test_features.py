@@ -204,6 +204,11 @@ FEATURES: dict[int, list[str]] = {
         f"{STATS}.test_calls_of_a_run_are_listed_in_the_order_of_their_times",
         f"{STATS}.test_window_begins_with_its_start_and_ends_before_its_end",
     ],
+    86: [
+        "tests.llm.test_pricing.test_known_models_are_priced_by_genai_prices",
+        "tests.llm.test_pricing.test_model_of_the_table_is_priced_in_exact_decimals_with_the_unit_prices_and_their_source",
+        "tests.llm.test_pricing.test_dated_and_prefixed_names_find_the_model",
+    ],
     87: [
         f"{CAPTURE}.test_call_is_kept_with_request_response_results_of_dependencies_model_and_duration",
         f"{CAPTURE}.test_row_has_request_response_results_of_dependencies_model_and_duration",

@@ -72,4 +72,7 @@ class DebugLogAdmin(ReadOnlyAdmin):
 
 
 def _shown(value: Any) -> Any:
-    return display.NOTHING if value is None else display.as_json(value)
+    if value is None:
+        return display.NOTHING
+    # Text, such as the beginning of what was too long, reads better without the escapes of JSON.
+    return display.code(value) if isinstance(value, str) else display.as_json(value)

@@ -84,7 +84,7 @@ def _asked(path: str, kind: str, kept: Any) -> Any:
 
 
 class _Said(str):
-    """What an object says of itself: names and values in it stand as in code, or as in prose."""
+    """What an object says of itself: nobody knows where in a line of it a value ends."""
 
     __slots__ = ()
 
@@ -215,7 +215,7 @@ class _Rules:
         self._keys = frozenset(_folded(key) for key in keys)
         # Hyphens and underscores may stand anywhere in a name, or not at all.
         names = "|".join("[-_ ]?".join(map(re.escape, key)) for key in sorted(self._keys, key=len, reverse=True) if key)
-        self._in_code, self._in_prose = (_finder(shape.replace("NAME", names)) if names else None for shape in _SHAPES)
+        self._named = re.compile(_NAMED.replace("NAME", names)) if names else None
 
     def applied(self, value: Any) -> Any:
         """The same without what the keys and patterns name."""
@@ -272,9 +272,9 @@ class _Rules:
     def _spans(self, text: str, *, is_said: bool = False) -> list[Span]:
         """Where the secrets of a text are. All are found before one is taken out, for they may overlap."""
         spans = [*self._matches(text)]
-        for finder in (self._in_code, self._in_prose if is_said else None):
-            if finder is not None:
-                spans += [(match.end(), _end_of_value(text, match)) for match in finder.finditer(text)]
+        if self._named is not None:
+            ends = _end_of_line if is_said else _end_of_word
+            spans += [(match.end(), _end_of_value(text, match, ends)) for match in self._named.finditer(text)]
         return [(start, end) for start, end in spans if text[start:end].strip("\\\"'") != REMOVED]
 
     def _without_pieces(self, items: list[Any]) -> list[Any]:
@@ -310,27 +310,17 @@ class _Rules:
             begin = end
 
 
-# What stands before a secret in a text.
-_SHAPES = (
-    # In code: a name in quotes and a colon, or a comma and another text, or a name and an equals sign.
-    r"""(?ix)
+# What stands before a secret in a text: a name and a colon or an equals sign, or a name in quotes and another text.
+_NAMED = r"""(?ix)
     (?: (?P<quote>\\*["']) (?:NAME) (?P=quote) \s*
         (?: [:=]\s* | ,\s* (?: (?P=quote) value (?P=quote) \s*:\s* )? (?=[bru]?\\*["']) )
-    | (?<![\w-]) (?:NAME) =
-    ) (?=\S)""",
-    # In what an object or an error says also a bare name and a colon; in prose, "token: a word" is none.
-    r"""(?ix) (?<![\w-]) (?:NAME) \s*[:=]\s* (?=\S)""",
-)
+    | (?<![\w-]) (?:NAME) \s*[:=]\s*
+    ) (?=\S)"""
 _QUOTED = re.compile(r"""[bru]{0,2}(?P<quote>\\*["'])(?:.*?(?<!\\)(?P=quote)|[^\n]*)""", re.DOTALL | re.IGNORECASE)
 _BARE = re.compile(r"""(?:(?:basic|bearer|digest|token)\s+)?[^\s,;&"'<>)}\]]+""", re.IGNORECASE)
-_REST_OF_LINE = re.compile(r"[^\n]*")
 _DATA_URL = re.compile(rf"data:[\w.+-]+/[\w.+-]+[^,\s\"']{{0,100}};base64,[\w+/=%-]{{{_LONG_DATA - 100},}}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
 _decoder = json.JSONDecoder()
-
-
-def _finder(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern)
 
 
 def _folded(key: str) -> str:
@@ -345,7 +335,7 @@ def _all_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return contents
 
 
-def _end_of_value(text: str, name: re.Match[str]) -> int:
+def _end_of_value(text: str, name: re.Match[str], end_of_bare: Callable[[str, int], int]) -> int:
     at = name.end()
     if text[at] in "{[":
         try:
@@ -354,14 +344,17 @@ def _end_of_value(text: str, name: re.Match[str]) -> int:
             return len(text)
     if quoted := _QUOTED.match(text, at):
         return quoted.end()
-    if name.group().rstrip().endswith(":") and "quote" not in name.groupdict():
-        return _end(_REST_OF_LINE, text, at)
-    return _end(_BARE, text, at)
+    return end_of_bare(text, at) if name["quote"] is None and ":" in name.group() else _end_of_word(text, at)
 
 
-def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
-    match = pattern.match(text, at)
+def _end_of_word(text: str, at: int) -> int:
+    match = _BARE.match(text, at)
     return at if match is None else match.end()
+
+
+def _end_of_line(text: str, at: int) -> int:
+    end = text.find("\n", at)
+    return len(text) if end < 0 else end
 
 
 def _merged(spans: Iterable[Span]) -> list[Span]:

@@ -16,6 +16,7 @@ from django.db.models import Count, Q, QuerySet
 from baton.conf import get_settings
 from baton.engine.accounts import held_accounts, run_account, settle_accounts, step_account, wake_held
 from baton.llm.pricing import Quote, Usage, price
+from baton.llm.recording import priced
 from baton.models import LedgerEntry, StepStat
 
 BATCH = 500
@@ -193,16 +194,7 @@ def _is_written(stat: StepStat, quote: Quote, *, using: str) -> bool:
         if stat.cost is None and stat.unpriced_because != quote.reason:
             unchanged.update(unpriced_because=quote.reason)
         return stat.cost is None
-    return bool(
-        unchanged.update(
-            cost=quote.cost,
-            currency=quote.currency,
-            unit_prices=None if quote.unit_prices is None else dict(quote.unit_prices),
-            price_source=quote.source,
-            price_version=quote.version,
-            unpriced_because="",
-        )
-    )
+    return bool(unchanged.update(**priced(quote)))
 
 
 def _accounts_of(stat: StepStat, *, using: str) -> tuple[set[str], dict[str, Decimal]]:

@@ -10,19 +10,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from types import EllipsisType
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import F, Q, Sum
 
 from baton.conf import get_settings
 from baton.engine import statements as sql
 from baton.engine.holds import wake_nodes
-from baton.models import BudgetAccount, Hold, WorkflowRun
+from baton.models import BudgetAccount, Hold, LedgerEntry, StepStat, WorkflowRun
 from baton.models.fields import as_money, as_units
+from baton.states import EntryState, HoldKind, StepState
 
 PAGE = 200
 """How many held steps are looked at together."""
+_MOST_UNITS = 2**63 - 1
+_SMALLEST = as_money(1)
 
 _OPEN = {
     "run": sql.Statement("""
@@ -52,9 +57,16 @@ SETTLE = sql.Statement("""
 """)
 _LOCK_ACCOUNT = sql.Statement("SELECT spent, reserved FROM baton_budgetaccount WHERE name = %s <lock>")
 
-_HELD = sql.Statement("""
-    SELECT node_id, amount FROM baton_hold WHERE account = %s AND node_id > %s ORDER BY node_id LIMIT %s <skip locked>
+_FITTING = sql.Statement("""
+    SELECT node_id, amount FROM baton_hold
+    WHERE account = %s AND node_id > %s AND COALESCE(amount, %s) <= %s ORDER BY node_id LIMIT %s
 """)
+"""Held steps of an account that would fit. Whoever wakes them holds the account. Index: baton_hold_by_account."""
+_IS_HELD_FOR = sql.Statement("SELECT 1 FROM baton_hold WHERE account = %s LIMIT 1")
+_NEXT_ACCOUNT = sql.Statement("""
+    SELECT account FROM baton_hold WHERE account > %s AND kind = 'budget' ORDER BY account LIMIT 1
+""")
+"""The next account for which something is held. Index: baton_hold_by_account."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +104,7 @@ def limits_of(run_id: UUID, node_id: int, *, using: str) -> list[Limit]:
 
 def today() -> str:
     """The account of this day of UTC."""
-    return f"day:{datetime.now(UTC):%Y-%m-%d}"
+    return BudgetAccount.of_today()
 
 
 def run_account(run_id: UUID) -> str:
@@ -118,7 +130,10 @@ def reserve(
     Returns:
         What was reserved, or the limit into which it does not fit.
     """
-    if amount is None:
+    if amount is not None:
+        # As its column will hold it, so that everybody who compares it sees the same.
+        amount = as_money(as_units(amount))
+    else:
         lefts = {limit: left(connection, limit, run_id=run_id, node_id=node_id) for limit in limits}
         tightest = min(limits, key=lambda limit: lefts[limit])
         amount = lefts[tightest]
@@ -138,12 +153,22 @@ def reserve(
 
 def left(connection: BaseDatabaseWrapper, limit: Limit, *, run_id: UUID, node_id: int) -> Decimal:
     """What may still be reserved under a limit, with its account locked."""
-    rows = sql.fetch(connection, _LOCK_ACCOUNT, [limit.name])
+    spent, reserved = lock(connection, limit.name, run_id=run_id, node_id=node_id)
+    return limit.most - spent - reserved
+
+
+def lock(connection: BaseDatabaseWrapper, name: str, *, run_id: UUID, node_id: int = 0) -> tuple[Decimal, Decimal]:
+    """Hold an account until the end of the transaction, and open it where there is none yet.
+
+    Returns:
+        What is spent and what is reserved.
+    """
+    rows = sql.fetch(connection, _LOCK_ACCOUNT, [name])
     if not rows:
-        _open(connection, limit.name, run_id=run_id, node_id=node_id)
-        rows = sql.fetch(connection, _LOCK_ACCOUNT, [limit.name])
+        _open(connection, name, run_id=run_id, node_id=node_id)
+        rows = sql.fetch(connection, _LOCK_ACCOUNT, [name])
     spent, reserved = rows[0]
-    return limit.most - as_money(spent) - as_money(reserved)
+    return as_money(spent), as_money(reserved)
 
 
 def settle_accounts(
@@ -161,60 +186,84 @@ def release(connection: BaseDatabaseWrapper, names: Sequence[str], reserved: Dec
     settle_accounts(connection, names, reserved=reserved, cost=Decimal(0))
 
 
-def wake_held(connection: BaseDatabaseWrapper, account: str, *, typical: Decimal | None = None) -> int:
+def wake_held(
+    connection: BaseDatabaseWrapper,
+    account: str,
+    *,
+    typical: Decimal | None = None,
+    limit: Decimal | EllipsisType | None = ...,
+    most: int | None = None,
+) -> int:
     """Ready the held steps of an account for which there is money, in the order of their ids.
 
     Args:
         connection: To Baton's database.
         account: The name of the account.
         typical: What to reckon for a step of which nobody knows what it may cost; None is all that is left.
+        limit: What may be spent from the account, where that is about to be written; None is no limit.
+        most: How many are readied at most.
 
     Returns:
         How many were readied.
     """
     with transaction.atomic(using=connection.alias):
-        money = _money_of(connection, account)
-        if money is not None and money <= 0:
-            return 0
-        chosen: list[int] = []
-        for node_id, amount in sql.fetch(connection, _HELD, [account, 0, PAGE]):
-            wanted = typical if amount is None else as_money(amount)
-            if money is not None and wanted is not None and wanted > money:
-                continue
-            chosen.append(node_id)
-            if money is not None:
-                money -= money if wanted is None else wanted
-                if money <= 0:
-                    break
-        return wake_nodes(connection, chosen)
+        money = _left_of(connection, account, limit)
+        readied = last = 0
+        while money is None or money >= 0:
+            page = PAGE if most is None else min(PAGE, most - readied)
+            fits = _MOST_UNITS if money is None else as_units(money)
+            # Who may cost anything needs at least the smallest part of it.
+            held = sql.fetch(connection, _FITTING, [account, last, as_units(typical or 0) or 1, fits, page])
+            chosen: list[int] = []
+            for node_id, units in held:
+                last = node_id
+                if money is not None:
+                    wanted = as_money(units) if units is not None else typical or money or _SMALLEST
+                    if wanted > money:
+                        continue
+                    money -= wanted
+                chosen.append(node_id)
+            readied += wake_nodes(connection, chosen)
+            if len(held) < page or readied == most:
+                break
+        return readied
 
 
 def is_held_for(connection: BaseDatabaseWrapper, account: str) -> bool:
     """Whether any step waits for money of an account."""
-    return bool(sql.fetch(connection, _HELD, [account, 0, 1]))
+    return bool(sql.fetch(connection, _IS_HELD_FOR, [account]))
 
 
 def held_accounts(using: str) -> list[str]:
     """Every account for whose money a step waits."""
-    rows = Hold.objects.using(using).exclude(account="").order_by("account")
-    return list(rows.values_list("account", flat=True).distinct())
+    names: list[str] = []
+    while rows := sql.fetch(connections[using], _NEXT_ACCOUNT, [names[-1] if names else ""]):
+        names.append(rows[0][0])
+    return names
 
 
-def _money_of(connection: BaseDatabaseWrapper, account: str) -> Decimal | None:
+def change_budget(connection: BaseDatabaseWrapper, run_id: UUID, budget: Decimal | None) -> int:
+    """Ready what a new budget of a run has room for, inside the transaction that goes on to write it.
+
+    The account is locked first: whoever is about to be held for it sees the new budget, or is seen here. The run's row
+    comes last, after the steps, as in a cancel.
+
+    Returns:
+        How many steps were readied.
+    """
+    name = run_account(run_id)
+    lock(connection, name, run_id=run_id)
+    return wake_held(connection, name, limit=budget)
+
+
+def _left_of(connection: BaseDatabaseWrapper, name: str, limit: Decimal | EllipsisType | None) -> Decimal | None:
     """What is left of an account, which is locked; None where it has no limit any more."""
-    settings = get_settings()
-    kind, _, owner = account.partition(":")
-    if kind == "run":
-        most = WorkflowRun.objects.using(connection.alias).values_list("budget", flat=True).filter(pk=owner).first()
-    elif kind == "step":
-        most = settings.step_budget
-    else:
-        most = settings.day_budget if account == today() else None
+    rows = sql.fetch(connection, _LOCK_ACCOUNT, [name])
+    most = BudgetAccount(name=name).limit(using=connection.alias) if isinstance(limit, EllipsisType) else limit
     if most is None:
         return None
-    rows = sql.fetch(connection, _LOCK_ACCOUNT, [account])
     spent, reserved = rows[0] if rows else (0, 0)
-    return Decimal(most) - as_money(spent) - as_money(reserved)
+    return most - as_money(spent) - as_money(reserved)
 
 
 def _open(connection: BaseDatabaseWrapper, name: str, *, run_id: UUID, node_id: int) -> None:
@@ -234,3 +283,54 @@ def balance(name: str, *, using: str) -> tuple[Decimal, Decimal]:
     """What of an account is spent and what is reserved."""
     account = BudgetAccount.objects.using(using).filter(pk=name).first()
     return (Decimal(0), Decimal(0)) if account is None else (account.spent, account.reserved)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balance:
+    """What of a run's budget is spent, reserved and left."""
+
+    budget: Decimal | None
+    """What its calls may cost; None is no limit."""
+    spent: Decimal
+    """What they cost, as far as that is known."""
+    reserved: Decimal
+    """What calls under way may cost at most, and those whose cost is not known."""
+    estimated: Decimal
+    """How much of what is reserved is an estimate: these calls may cost more, beyond the budget, too."""
+    unknown: Decimal
+    """How much of what is reserved belongs to calls of unknown outcome."""
+    held: int
+    """How many steps wait for money, of this budget or another."""
+    currency: str
+    """What it is counted in."""
+
+    @property
+    def left(self) -> Decimal | None:
+        """What further calls may reserve; below zero where calls cost more than was estimated, None without a limit."""
+        return None if self.budget is None else self.budget - self.spent - self.reserved
+
+
+def balance_of(run: WorkflowRun) -> Balance:
+    """Read what of a run's budget is spent, reserved and left, in three queries."""
+    using = run._state.db or get_settings().database  # noqa: SLF001 - its own alias
+    name = run_account(run.pk)
+    account = BudgetAccount.objects.using(using).filter(pk=name).first()
+    if account is None:
+        # No call was made under a budget of the run yet.
+        paid = StepStat.objects.using(using).filter(run=run.pk, from_ledger=False).order_by()
+        account = BudgetAccount(name=name, spent=paid.aggregate(total=Sum("cost"))["total"] or Decimal(0))
+    is_over = ~Q(node__state=StepState.EXECUTING) | ~Q(node__fence=F("fence"))
+    unknown = Q(state=EntryState.AMBIGUOUS) | (Q(state=EntryState.CALLING) & is_over)
+    calls = LedgerEntry.objects.using(using).filter(run=run.pk, reserved__isnull=False, accounts__contains=name)
+    sums = calls.order_by().aggregate(
+        estimated=Sum("reserved", filter=Q(is_estimate=True)), unknown=Sum("reserved", filter=unknown)
+    )
+    return Balance(
+        budget=run.budget,
+        spent=account.spent,
+        reserved=account.reserved or Decimal(0),
+        estimated=sums["estimated"] or Decimal(0),
+        unknown=sums["unknown"] or Decimal(0),
+        held=Hold.objects.using(using).filter(run=run.pk, kind=HoldKind.BUDGET).count(),
+        currency=get_settings().currency,
+    )

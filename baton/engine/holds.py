@@ -73,8 +73,9 @@ def wake_nodes(connection: BaseDatabaseWrapper, node_ids: Sequence[int]) -> int:
     if not node_ids:
         return 0
     ids = sql.ids_param(connection, sorted(node_ids))
-    sql.execute(connection, _RELEASE, [ids])
+    # The steps before their holds, as in a cancel and wherever a step is put off.
     sql.fetch(connection, sql.LOCK_NODES, [ids])
+    sql.execute(connection, _RELEASE, [ids])
     readied = Counter(queue for (queue,) in sql.fetch(connection, _READY, [ids]))
     q2.ring(readied, using=connection.alias)
     return readied.total()

@@ -111,6 +111,9 @@ def settle(
             return settled
         for beside in verdict.besides:
             beside(connection)
+        if verdict.hold is not None:
+            # After what charges accounts, which are locked in the order of their names.
+            write_hold(connection, claim, verdict.hold)
         if take_next and not any(fall.hook for fall in settled.falls):
             settled.next = _take_next(connection, claim, ready)
         _ring_for(connection, ready, taken=settled.next)
@@ -187,7 +190,7 @@ def _fail(connection: BaseDatabaseWrapper, claim: Claim, verdict: Verdict, expir
 
 def _put_off(connection: BaseDatabaseWrapper, claim: Claim, verdict: Verdict, expired_only: bool) -> Settled:
     if verdict.hold is not None:
-        return _hold(connection, claim, verdict, verdict.hold, expired_only)
+        return _hold(connection, claim, verdict, expired_only)
     gives_back = 1 if verdict.state == StepState.SNOOZED else 0
     rows = sql.fetch(
         connection,
@@ -210,13 +213,12 @@ def _put_off(connection: BaseDatabaseWrapper, claim: Claim, verdict: Verdict, ex
     return Settled(transitions=[_transition(claim, verdict, rows[0][0])])
 
 
-def _hold(connection: BaseDatabaseWrapper, claim: Claim, verdict: Verdict, hold: Held, expired_only: bool) -> Settled:
+def _hold(connection: BaseDatabaseWrapper, claim: Claim, verdict: Verdict, expired_only: bool) -> Settled:
     """Put a step off until somebody wakes it."""
     log = _attempt_log(claim, verdict)
     rows = sql.fetch(connection, sql.HOLD, [log, verdict.progress, claim.node_id, claim.fence, expired_only])
     if not rows:
         return Settled(is_stale=True)
-    write_hold(connection, claim, hold)
     return Settled(transitions=[_transition(claim, verdict, rows[0][0])])
 
 

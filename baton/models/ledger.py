@@ -65,7 +65,6 @@ class LedgerEntry(models.Model):
             models.Index(fields=["started_at"], condition=models.Q(state="calling"), name="baton_entry_calling"),
             models.Index(fields=["run", "id"], condition=models.Q(state="ambiguous"), name="baton_entry_ambiguous"),
         ]
-        permissions = [("resolve_ledgerentry", _("Can resolve ambiguous calls"))]
 
     def __str__(self) -> str:
         return f"{self.key} ({self.state})"
@@ -96,7 +95,9 @@ class Hold(models.Model):
         WorkflowRun, on_delete=models.CASCADE, related_name="holds", db_constraint=False, verbose_name=_("run")
     )
     kind = models.CharField(_("kind"), max_length=16, choices=HoldKind)
-    account = models.CharField(_("account"), max_length=64, blank=True, default="")
+    account = models.CharField(
+        _("account"), max_length=64, blank=True, default="", help_text=_("Whose money it waits for, or entry:…")
+    )
     amount = MoneyField(_("amount"), null=True, blank=True, help_text=_("What it wants to reserve."))
     reason = models.TextField(_("reason"), blank=True, default="")
     since = models.DateTimeField(_("since"))

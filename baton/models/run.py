@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
-from django.db import connections, models
+from django.db import connections, models, transaction
 from django.utils.translation import gettext_lazy as _
 
-from baton.conf import get_settings
+from baton.conf import amount, get_settings
 from baton.exceptions import StepNotFoundError, WaitInTransactionError
 from baton.models.fields import JSONTextField, MoneyField
 from baton.states import SETTLED, RunState, StepState
 
 if TYPE_CHECKING:
+    from baton.engine.accounts import Balance
     from baton.engine.retry import RetryPlan
     from baton.models.node import WorkflowNode
 
 _POLL_SECONDS = (0.002, 0.1)
+_CHANGEABLE = frozenset({"budget", "allow_unpriced", "meta", "debug"})
+"""What of a run is not the workers' to write."""
 
 
 class WorkflowRunQuerySet(models.QuerySet["WorkflowRun"]):
@@ -94,6 +98,46 @@ class WorkflowRun(models.Model):
     def __str__(self) -> str:
         return f"{self.name} {self.id}"
 
+    def save(
+        self,
+        *,
+        force_insert: Any = False,
+        force_update: bool = False,
+        using: str | None = None,
+        update_fields: Iterable[str] | None = None,
+    ) -> None:
+        """Write what may be changed of a run: ``budget``, ``allow_unpriced``, ``meta`` and ``debug``.
+
+        Everything else belongs to the workers, who write it meanwhile; it is written only where ``update_fields`` names
+        it. A new budget readies the steps that were held for want of it, in the same transaction; None lifts the limit.
+
+        Args:
+            force_insert: As in Django.
+            force_update: As in Django.
+            using: As in Django.
+            update_fields: What to write; by default what may be changed.
+
+        Raises:
+            TypeError: The budget is a float, or something else that is no exact amount.
+            ValueError: The budget is negative, or more than nine million.
+        """
+        options: dict[str, Any] = {"force_insert": force_insert, "force_update": force_update, "using": using}
+        if self._state.adding or force_insert:
+            self.budget = _budget(self.budget)
+            super().save(**options, update_fields=update_fields)
+            return
+        changed = _CHANGEABLE - self.get_deferred_fields() if update_fields is None else set(update_fields)
+        if "budget" not in changed:
+            super().save(**options, update_fields=changed)
+            return
+        from baton.engine.accounts import change_budget  # noqa: PLC0415 - the engine stands above the models
+
+        self.budget = _budget(self.budget)
+        alias = using or self._state.db or get_settings().database
+        with transaction.atomic(using=alias):
+            change_budget(connections[alias], self.pk, self.budget)
+            super().save(**options, update_fields=changed)
+
     @property
     def is_settled(self) -> bool:
         """True once the run's ending is noted."""
@@ -146,6 +190,12 @@ class WorkflowRun(models.Model):
                 raise TimeoutError(msg)
             pause = min(_POLL_SECONDS[1], max(_POLL_SECONDS[0], waited / 20))
             time.sleep(pause if timeout is None else min(pause, timeout - waited))
+
+    def balance(self) -> Balance:
+        """What of the budget is spent, reserved and left, and how much of that nobody knows for certain."""
+        from baton.engine.accounts import balance_of  # noqa: PLC0415 - the engine stands above the models
+
+        return balance_of(self)
 
     def cancel(self, reason: str = "") -> bool:
         """Settle everything unsettled as cancelled, at once.
@@ -259,3 +309,11 @@ class Steps(Mapping[str, "WorkflowNode"]):
 
 def _text(name: object) -> str:
     return str(getattr(name, "value", name))
+
+
+def _budget(value: Any) -> Decimal | None:
+    try:
+        return None if value is None else amount(value)
+    except ValueError as exc:
+        msg = f'The budget of a run: {exc}. Give a Decimal or text, such as Decimal("2.00").'
+        raise (TypeError if not isinstance(value, Decimal | int | str) else ValueError)(msg) from None

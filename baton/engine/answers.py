@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import pkgutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from django.utils.module_loading import import_string
-
+from baton.engine.errors import error_message, storable_text
 from baton.exceptions import NotStorableError
 from baton.values import decode, encode
 
@@ -27,26 +27,28 @@ class Written:
     kind: str = JSON
     problem: str = ""
     """Why it cannot be given back; then the text is only what a person may read."""
+    given: Any = field(default=None, compare=False, repr=False)
+    """What a replay gives, and so what the caller gets at first."""
 
 
 def write_answer(answer: Any) -> Written:
     """Write an answer of any shape. It was paid for, so this never raises and knows no limit of length."""
     if isinstance(answer, bytes):
-        return Written(text=json.dumps(base64.b64encode(answer).decode()), kind=BYTES)
+        text = json.dumps(base64.b64encode(answer).decode())
+        return Written(text=text, kind=BYTES, given=read_answer(text, BYTES))
     try:
         if is_model(answer):
-            return Written(text=encode(_dumped(answer), what="answer"), kind=_path(type(answer)))
-        return Written(text=encode(answer, what="answer"))
+            return _write_model(answer)
+        text = encode(answer, what="answer")
+        return Written(text=text, given=decode(text))
     except NotStorableError as exc:
         return Written(text=json.dumps(_shown(answer)), kind=TEXT, problem=exc.found)
     except Exception as exc:  # noqa: BLE001 - the answer's own code
-        problem = f"not readable: {type(exc).__name__}: {exc}"
-        return Written(text=json.dumps(_shown(answer)), kind=TEXT, problem=problem)
+        return Written(text=json.dumps(_shown(answer)), kind=TEXT, problem=f"not readable: {error_message(exc)}")
 
 
-def write_chunks(chunks: Sequence[Any]) -> Written:
+def write_chunks(written: Sequence[Written]) -> Written:
     """Write what a stream yielded."""
-    written = [write_answer(chunk) for chunk in chunks]
     problem = next((each.problem for each in written if each.problem), "")
     kinds = list(dict.fromkeys(each.kind for each in written))
     rows = ",".join(f"[{kinds.index(each.kind)},{each.text}]" for each in written)
@@ -76,35 +78,49 @@ def is_model(value: Any) -> bool:
     return callable(getattr(type(value), "model_dump", None))
 
 
-def same(answer: Any, rebuilt: Any) -> bool:
-    """Whether a replay would give what the caller has in its hands."""
-    try:
-        return type(answer) is type(rebuilt) and bool(answer == rebuilt)
-    except Exception:  # noqa: BLE001 - the answer's own code
-        return False
-
-
 def _rebuilt(data: Any, kind: str) -> Any:
     if kind in (JSON, TEXT):
         return data
     if kind == BYTES:
         return base64.b64decode(data)
     try:
-        cls = import_string(kind)
-    except ImportError:
+        cls = pkgutil.resolve_name(kind)
+    except Exception:  # noqa: BLE001 - its module is gone, or raises as it is imported
         return data
-    # An SDK's answer may have what its class does not foresee: then it is built as the SDK itself builds it.
-    for build in ("model_validate", "construct"):
-        try:
-            return cls.model_validate(data) if build == "model_validate" else cls.construct(**data)
-        except Exception:  # noqa: BLE001, S112 - the class's own code
-            continue
-    return data
-
-
-def _dumped(model: Any) -> Any:
     try:
-        return model.model_dump(mode="json", by_alias=True, warnings=False)
+        return cls.model_validate(data)
+    except Exception:  # noqa: BLE001 - the class's own code
+        return _constructed(cls, data)
+
+
+def _constructed(cls: Any, data: Any) -> Any:
+    """An SDK's answer may have what its class does not foresee: then it is built as the SDK itself builds it."""
+    construct = getattr(cls, "construct", None)
+    # Pydantic's own is not what an SDK does; and it is deprecated.
+    if getattr(construct, "__module__", "pydantic.main") == "pydantic.main":
+        return data
+    try:
+        return construct(**data)  # type: ignore[misc]
+    except Exception:  # noqa: BLE001 - as above
+        return data
+
+
+def _write_model(model: Any) -> Written:
+    """Write a model in the first way from which its class builds the same again, else as plain JSON."""
+    kind, whole = _path(type(model)), _dumped(model)
+    # What the provider did not send stays unset: a message that goes back to the provider must not gain fields.
+    for how in ({"by_alias": True, "exclude_unset": True}, {"by_alias": True}, {}):
+        text = encode(_dumped(model, **how), what="answer")
+        given = _rebuilt(decode(text), kind)
+        if is_model(given) and _dumped(given) == whole:
+            return Written(text=text, kind=kind, given=given)
+    text = encode(whole, what="answer")
+    return Written(text=text, given=decode(text))
+
+
+def _dumped(model: Any, **how: Any) -> Any:
+    try:
+        return model.model_dump(mode="json", warnings=False, **how)
     except TypeError:  # One that looks like pydantic's and knows fewer words.
         return model.model_dump()
 
@@ -113,7 +129,7 @@ def _path(cls: type) -> str:
     """Where a class is; of a generic one, the class that it is made of."""
     origin = (getattr(cls, "__pydantic_generic_metadata__", None) or {}).get("origin") or cls
     path = f"{origin.__module__}.{origin.__qualname__}"
-    return path if len(path) <= _MAX_PATH and "." in path else JSON
+    return path if len(path) <= _MAX_PATH and storable_text(path) == path else JSON
 
 
 def _shown(answer: Any) -> str:

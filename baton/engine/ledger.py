@@ -15,16 +15,16 @@ from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
-from django.db import connections, transaction
+from django.db import DatabaseError, InterfaceError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from baton.conf import get_settings
 from baton.engine import accounts
 from baton.engine import statements as sql
 from baton.engine.accounts import Refusal
-from baton.engine.answers import Written, is_readable, read_answer, same, write_answer
+from baton.engine.answers import Written, is_readable, read_answer, write_answer
 from baton.engine.errors import error_message, storable_text
-from baton.engine.holds import Beside, Held
+from baton.engine.holds import Beside, Held, wake_nodes
 from baton.engine.timer import shielded
 from baton.engine.transactions import patiently
 from baton.exceptions import (
@@ -70,9 +70,14 @@ _FIND = sql.Statement(f"""
 
 _ANSWER = sql.Statement("""
     UPDATE baton_ledgerentry SET state = 'answered', answer = %s, answer_type = %s, ended_at = <now>
-    WHERE id = %s AND state IN ('calling', 'ambiguous')
+    WHERE id = %s AND state = 'calling'
 """)
-"""Store an answer, also one that comes so late that the call was given up: it is paid for."""
+_ANSWER_LATE = sql.Statement("""
+    UPDATE baton_ledgerentry SET state = 'answered', answer = %s, answer_type = %s, ended_at = <now>
+    WHERE id = %s AND state = 'ambiguous'
+""")
+"""Store an answer that comes so late that the call was given up: it is paid for."""
+_ASKED = sql.Statement("SELECT node_id FROM baton_hold WHERE node_id = %s AND kind = 'question'")
 
 _END = sql.Statement("""
     UPDATE baton_ledgerentry SET state = %s, error = %s, ended_at = <now> WHERE id = %s AND state = 'calling'
@@ -173,7 +178,7 @@ class Ledger:
         """The run's budget and its debug flag, read once for an execution."""
         runs = WorkflowRun.objects.using(self.alias).filter(pk=self.run_id)
         columns = ("budget", "allow_unpriced", "debug")
-        budget, allows, debug = outside_event_loop(lambda: runs.values_list(*columns).first()) or (None, False, False)
+        budget, allows, debug = self.reach(lambda: runs.values_list(*columns).first()) or (None, False, False)
         return _Terms(budget=budget, allow_unpriced=allows, is_debug=debug)
 
     @property
@@ -191,6 +196,23 @@ class Ledger:
         """True inside a transaction of the body, which may yet be undone."""
         connection = self.connection
         return len(connection.atomic_blocks) > (self.depth if connection is self.own else 0)
+
+    def reach(self, work: Callable[[], T]) -> T:
+        """Do something with the database from wherever the body is, also in an event loop.
+
+        In a thread of the body's own, where nobody would close a connection behind us, none is left.
+        """
+
+        def tidily() -> T:
+            connection = self.connection
+            is_new = connection is not self.own and connection.connection is None
+            try:
+                return work()
+            finally:
+                if is_new:
+                    connection.close()
+
+        return outside_event_loop(tidily)
 
     # The moves of a call -----------------------------------------------------------------------------------------
 
@@ -224,7 +246,8 @@ class Ledger:
             StepTakenError: The step was taken from this worker.
             Held: There is no money, or a person is to be asked.
         """
-        _check(key, policy)
+        key = checked_key(key)
+        check_policy(policy)
         if self.is_in_transaction:
             raise CallInTransactionError(self.step_name, key)
         after = 0
@@ -255,11 +278,18 @@ class Ledger:
         def work() -> None:
             connection = self.connection
             with transaction.atomic(using=connection.alias):
-                sql.execute(connection, _ANSWER, [written.text, written.kind, entry.id])
+                params = [written.text, written.kind, entry.id]
+                is_late = not sql.execute(connection, _ANSWER, params)
+                if is_late:
+                    sql.execute(connection, _ANSWER_LATE, params)
                 if beside is not None:
                     beside(connection)
                 if cost is not None:
                     self._settle_accounts(connection, entry, cost)
+            if is_late:
+                # A person may have been asked meanwhile. In a transaction of its own: a settle locks the step first.
+                with transaction.atomic(using=connection.alias):
+                    wake_nodes(connection, [row[0] for row in sql.fetch(connection, _ASKED, [self.node_id])])
 
         with shielded():
             patiently(work, using=self.alias, what=f"The answer {entry.key!r} of step {self.step_name!r}")
@@ -276,30 +306,35 @@ class Ledger:
 
     def give_up(self, entry: Entry, error: BaseException, *, is_unknown: bool) -> None:
         """Note that a call raised: either nothing was paid, or nobody knows."""
-        connection = self.connection
         state = EntryState.AMBIGUOUS if is_unknown else EntryState.FAILED
-        with shielded(), transaction.atomic(using=connection.alias):
-            sql.execute(connection, _END, [state.value, error_message(error), entry.id])
-            if not is_unknown and entry.accounts:
-                self._settle_accounts(connection, entry, Decimal(0))
+
+        def work() -> None:
+            connection = self.connection
+            with transaction.atomic(using=connection.alias):
+                sql.execute(connection, _END, [state.value, error_message(error), entry.id])
+                if not is_unknown and entry.accounts:
+                    self._settle_accounts(connection, entry, Decimal(0))
+
+        with shielded():
+            patiently(work, using=self.alias, what=f"How the call {entry.key!r} of step {self.step_name!r} failed")
         if not is_unknown:
             self._wake(entry, Decimal(0))
 
     def once(self, key: str, fn: Callable[[], Any], *, on_ambiguous: str | None = None) -> Any:
         """Do something once, whatever becomes of the execution, and give back what it returned."""
-        entry = outside_event_loop(lambda: self.begin(key, policy=on_ambiguous))
+        entry = self.reach(lambda: self.begin(key, policy=on_ambiguous))
         if entry.is_stored:
             return entry.read(self.step_name)
         try:
             answer = fn()
         except BaseException as exc:
             error = exc
-            outside_event_loop(lambda: self.give_up(entry, error, is_unknown=not isinstance(error, Directive)))
+            self.reach(lambda: self.give_up(entry, error, is_unknown=not isinstance(error, Directive)))
             raise
         with shielded():
             written = write_answer(answer)
-            outside_event_loop(lambda: self.store(entry, written))
-        return self.given(entry, answer, written)
+            self.reach(lambda: self.store(entry, written))
+        return self.given(entry, written)
 
     async def aonce(self, key: str, fn: Callable[[], Any], *, on_ambiguous: str | None = None) -> Any:
         """The async twin of :meth:`once`; ``fn`` returns an awaitable."""
@@ -314,19 +349,28 @@ class Ledger:
             raise
         written = write_answer(answer)
         await unbroken(lambda: self.store(entry, written))
-        return self.given(entry, answer, written)
+        return self.given(entry, written)
 
     def leave(self, *, is_torn: bool) -> None:
         """The body has ended: end its streams."""
-        while self.streams:
-            self.streams.pop().leave(is_torn=is_torn)
+        try:
+            while self.streams:
+                self.streams.pop().leave(is_torn=is_torn)
+        finally:
+            # The time ran out at one of them.
+            if self.streams:
+                self.leave(is_torn=True)
 
     async def aleave(self, *, is_torn: bool) -> None:
         """The same in an event loop."""
-        while self.streams:
-            await self.streams.pop().aleave(is_torn=is_torn)
+        try:
+            while self.streams:
+                await self.streams.pop().aleave(is_torn=is_torn)
+        finally:
+            if self.streams:
+                await self.aleave(is_torn=True)
 
-    def given(self, entry: Entry, answer: Any, written: Written) -> Any:
+    def given(self, entry: Entry, written: Written) -> Any:
         """What the caller gets at first: exactly what a replay would give.
 
         Raises:
@@ -334,8 +378,7 @@ class Ledger:
         """
         if written.problem:
             raise AnswerNotStorableError(self.step_name, entry.key, written.problem)
-        rebuilt = read_answer(written.text, written.kind)
-        return answer if same(answer, rebuilt) else rebuilt
+        return written.given
 
     # How -------------------------------------------------------------------------------------------------------------
 
@@ -445,10 +488,26 @@ async def unbroken(work: Callable[[], T]) -> T:
         raise
 
 
-def _check(key: object, policy: object) -> None:
-    if not isinstance(key, str):
+def checked_key(key: Any) -> str:
+    """The key of a call as it is stored.
+
+    Raises:
+        TypeError: It is no text.
+        ValueError: It is too long, empty, or no database takes it.
+    """
+    text = getattr(key, "value", key)
+    if not isinstance(text, str):
         raise TypeError(f"The key of a call is {key!r}: give a str.")
-    if not 0 < len(key) <= MAX_KEY or storable_text(key) != key:
-        raise ValueError(f"The key of a call is {key[:80]!r}: give 1 to {MAX_KEY} characters without NUL.")
+    if not 0 < len(text) <= MAX_KEY or storable_text(text) != text:
+        raise ValueError(f"The key of a call is {text[:80]!r}: give 1 to {MAX_KEY} characters without NUL.")
+    return str.__str__(text)
+
+
+def check_policy(policy: object) -> None:
+    """Refuse what is no policy.
+
+    Raises:
+        ValueError: It is none.
+    """
     if policy is not None and policy not in POLICIES:
         raise ValueError(f"on_ambiguous is {policy!r}: give {', '.join(map(repr, POLICIES))}.")

@@ -7,8 +7,8 @@ import functools
 import inspect
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
@@ -19,8 +19,9 @@ from django.db.models import Max
 from baton import tracing
 from baton.conf import Settings, amount, get_settings
 from baton.context import StepContext
-from baton.engine.answers import Written, write_answer, write_chunks
-from baton.engine.ledger import Entry, Ledger, Reservation, unbroken
+from baton.engine.answers import Written, is_model, write_answer, write_chunks
+from baton.engine.errors import storable_text
+from baton.engine.ledger import Entry, Ledger, Reservation, check_policy, checked_key, unbroken
 from baton.engine.timer import shielded
 from baton.exceptions import AnswerNotStorableError, UnpricedModelError
 from baton.llm import capture
@@ -30,7 +31,6 @@ from baton.llm.transience import outcome_unknown
 from baton.llm.usage import guess_provider, read_usage, usage_of_chunks
 from baton.models import StepStat
 from baton.models.ledger import idempotency_key
-from baton.results import outside_event_loop
 
 logger = logging.getLogger("baton.llm")
 
@@ -72,32 +72,32 @@ def call(ctx: StepContext, key: str, fn: Fn, **options: Any) -> Any:
     """
     paid = _PaidCall(ctx, key, fn, CallOptions.of(options))
     if paid.ledger is None:
-        return paid.ask()
-    entry = outside_event_loop(paid.begin)
+        return _plain(paid.ask(), "acall")
+    entry = paid.ledger.reach(paid.begin)
     if entry.is_stored:
-        return outside_event_loop(lambda: paid.replayed(entry))
+        return paid.ledger.reach(lambda: paid.replayed(entry))
     with paid.tracing():
         try:
-            answer = paid.ask()
+            answer = _plain(paid.ask(), "acall")
         except BaseException as exc:
             error = exc
-            outside_event_loop(lambda: paid.failed(entry, error))
+            paid.ledger.reach(lambda: paid.failed(entry, error))
             raise
         with shielded():
-            return outside_event_loop(lambda: paid.answered(entry, answer))
+            return paid.ledger.reach(lambda: paid.answered(entry, answer))
 
 
 async def acall(ctx: StepContext, key: str, fn: Fn, **options: Any) -> Any:
-    """The async twin of :func:`call`; ``fn`` returns an awaitable."""
+    """The async twin of :func:`call`; ``fn`` returns an awaitable, or the answer."""
     paid = _PaidCall(ctx, key, fn, CallOptions.of(options))
     if paid.ledger is None:
-        return await paid.ask()
+        return await _awaited(paid.ask())
     entry = await unbroken(paid.begin)
     if entry.is_stored:
         return await unbroken(lambda: paid.replayed(entry))
     with paid.tracing():
         try:
-            answer = await paid.ask()
+            answer = await _awaited(paid.ask())
         except BaseException as exc:
             error = exc
             await unbroken(lambda: paid.failed(entry, error))
@@ -114,7 +114,8 @@ def stream(ctx: StepContext, key: str, fn: Fn, **options: Any) -> Iterator[Any]:
     Args:
         ctx: What the body was given.
         key: Names the call within the step.
-        fn: As for :func:`call`; it returns an iterable of chunks.
+        fn: As for :func:`call`; it returns an iterable of chunks, or a context manager that gives one. What is neither
+            is one chunk.
         options: The fields of :class:`CallOptions`.
 
     Returns:
@@ -124,15 +125,13 @@ def stream(ctx: StepContext, key: str, fn: Fn, **options: Any) -> Iterator[Any]:
         LedgerError: It cannot be called, or a chunk cannot be given back.
     """
     paid = _PaidCall(ctx, key, fn, CallOptions.of(options))
-    if paid.ledger is None:
-        return iter(paid.ask())
-    return _Streaming(paid)
+    return _plain_stream(paid) if paid.ledger is None else _Streaming(paid)
 
 
 def astream(ctx: StepContext, key: str, fn: Fn, **options: Any) -> AsyncIterator[Any]:
-    """The async twin of :func:`stream`; ``fn`` returns an async iterable, or an awaitable of one."""
+    """The async twin of :func:`stream`; what ``fn`` returns may be async, or an awaitable of that."""
     paid = _PaidCall(ctx, key, fn, CallOptions.of(options))
-    return _aplain(paid) if paid.ledger is None else _AsyncStreaming(paid)
+    return _aplain_stream(paid) if paid.ledger is None else _AsyncStreaming(paid)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +139,7 @@ class CallOptions:
     """What may be said of a call."""
 
     model: str | Enum | None = None
-    """The model that is asked; by default the step's, or that of ``request``."""
+    """The model that is asked; by default that of ``request``, or the step's."""
     provider: str | None = None
     """Who is asked; by default guessed from the answer."""
     on_ambiguous: str | None = None
@@ -161,8 +160,14 @@ class CallOptions:
 
         Raises:
             TypeError: One is unknown or of the wrong type.
+            ValueError: ``on_ambiguous`` or ``max_cost`` is none.
         """
         given = cls(**options)
+        if not isinstance(given.model, str | Enum | None):
+            raise TypeError(f"model is {given.model!r}: give its name, or None.")
+        if not isinstance(given.provider, str | None):
+            raise TypeError(f"provider is {given.provider!r}: give a name, or None.")
+        check_policy(given.on_ambiguous)
         for name in ("max_input_tokens", "max_output_tokens"):
             value = getattr(given, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
@@ -180,12 +185,12 @@ class _PaidCall:
     def __init__(self, ctx: StepContext, key: str, fn: Fn, options: CallOptions) -> None:
         if not callable(fn):
             raise TypeError(f"The call {key!r} is given {fn!r}: give a function that makes it.")
-        self.ctx, self.key, self.fn, self.options = ctx, key, fn, options
+        self.ctx, self.key, self.fn, self.options = ctx, checked_key(key), fn, options
         self.ledger = ctx.ledger if isinstance(ctx.ledger, Ledger) else None
         self.request = dict(options.request) if options.request is not None else _keywords_of(fn)
-        model = options.model or ctx.model or self.request.get("model") or ""
-        self.model = str(getattr(model, "value", model))
-        self.provider = options.provider or ""
+        model = options.model or self.request.get("model") or ctx.model or ""
+        self.model = storable_text(str(getattr(model, "value", model)))
+        self.provider = storable_text(options.provider or "")
         self.began_at = datetime.now(UTC)
         self._started = time.monotonic()
         self._span = tracing.OFF
@@ -246,7 +251,8 @@ class _PaidCall:
         if self._is_streaming:
             self._span.failed(error)
             self._spans.close()
-        self._ledger.give_up(entry, error, is_unknown=outcome_unknown(error, began=began))
+        is_unknown = not isinstance(error, _NotBegunError) and outcome_unknown(error, began=began)
+        self._ledger.give_up(entry, error, is_unknown=is_unknown)
         self._keep(None, seconds, error)
 
     def answered(self, entry: Entry, answer: Any) -> Any:
@@ -257,11 +263,11 @@ class _PaidCall:
         usage = read_usage(answer, provider=provider, model=self.model, at=self.began_at)
         self._store(entry, written, usage, provider, seconds)
         self._keep(answer, seconds)
-        return self._ledger.given(entry, answer, written)
+        return self._ledger.given(entry, written)
 
-    def streamed(self, entry: Entry, chunks: list[Any], *, seconds: float) -> None:
+    def streamed(self, entry: Entry, chunks: list[Any], each: list[Written], *, seconds: float) -> None:
         """Store the chunks of a stream that was read to its end."""
-        written = write_chunks(chunks)
+        written = write_chunks(each)
         provider = self.provider or (guess_provider(chunks[0]) if chunks else "")
         usage = usage_of_chunks(chunks, provider=provider, model=self.model, at=self.began_at)
         self._store(entry, written, usage, provider, seconds)
@@ -369,36 +375,63 @@ class _PaidCall:
         )
 
 
-@dataclass(eq=False)
-class _Streaming:
+class _Chunks:
+    """What was read of a stream so far."""
+
+    def __init__(self, paid: _PaidCall) -> None:
+        self.paid = paid
+        self.entry: Entry | None = None
+        self.is_over = False
+        self._read: list[Any] = []
+        self._written: list[Written] = []
+
+    def _take(self, chunk: Any) -> Any:
+        """Keep a chunk, and give what a replay would give."""
+        written = write_answer(chunk)
+        self._read.append(chunk)
+        self._written.append(written)
+        return chunk if written.problem else written.given
+
+    def _store(self) -> None:
+        assert self.entry is not None  # noqa: S101 - it was begun
+        self.is_over = True
+        self.paid.streamed(self.entry, self._read, self._written, seconds=self.paid.seconds())
+
+    def _give_up(self, error: BaseException, *, began: bool | None = None) -> None:
+        assert self.entry is not None  # noqa: S101 - it was begun
+        self.is_over = True
+        self.paid.failed(self.entry, error, began=bool(self._read) if began is None else began)
+
+    @property
+    def _ledger(self) -> Ledger:
+        assert self.paid.ledger is not None  # noqa: S101 - without one it is no matter of ours
+        return self.paid.ledger
+
+
+class _Streaming(_Chunks):
     """A stream that is read, and stored at its end."""
 
-    paid: _PaidCall
-    entry: Entry | None = None
-    source: Iterator[Any] | None = None
-    chunks: list[Any] = field(default_factory=list)
-    is_over: bool = False
-    _origin: Any = None
+    def __init__(self, paid: _PaidCall) -> None:
+        super().__init__(paid)
+        self._source: Iterator[Any] | None = None
+        self._opened = contextlib.ExitStack()
 
     def __iter__(self) -> Iterator[Any]:
         return self
 
     def __next__(self) -> Any:
-        if self.source is None:
-            self._begin()
-        assert self.source is not None  # noqa: S101 - set above
+        if self._source is None:
+            self._source = self._begin()
         if self.entry is None or self.is_over:
-            return next(self.source)
-        return self._read()
+            return next(self._source)
+        return self._next(self._source)
 
     def leave(self, *, is_torn: bool) -> None:
         """Read what the body has left, or say that nobody knows what was paid."""
         if self.entry is None or self.is_over:
             return
         if is_torn:
-            entry, torn = self.entry, TimeoutError("the body's time was up")
-            self.is_over = True
-            outside_event_loop(lambda: self.paid.failed(entry, torn, began=True))
+            self._fail(TimeoutError("the body's time was up"), began=True)
             return
         try:
             for _ in self:
@@ -410,79 +443,63 @@ class _Streaming:
         """The same, where an async body reads a plain stream."""
         self.leave(is_torn=is_torn)
 
-    def _begin(self) -> None:
-        entry = outside_event_loop(self.paid.begin)
+    def _begin(self) -> Iterator[Any]:
+        entry = self._ledger.reach(self.paid.begin)
         if entry.is_stored:
-            self.source = iter(outside_event_loop(lambda: self.paid.replayed(entry)))
-            return
+            return iter(self._ledger.reach(lambda: self.paid.replayed(entry)))
+        self._source = iter(())
         self.entry = entry
-        self.source = iter(())
-        self.paid._ledger.streams.append(self)  # noqa: SLF001 - one thing in two classes
+        self._ledger.streams.append(self)
         self.paid.open_span()
         try:
-            self._origin = self.paid.ask()
-            self.source = iter(self._origin)
+            return _opened(self.paid.ask(), self._opened)
         except BaseException as exc:
             self._fail(exc)
             raise
 
-    def _read(self) -> Any:
-        assert self.source is not None  # noqa: S101 - it was begun
+    def _next(self, source: Iterator[Any]) -> Any:
         try:
-            chunk = next(self.source)
+            chunk = next(source)
         except StopIteration:
-            self._end()
+            try:
+                with shielded():
+                    self._ledger.reach(self._store)
+            finally:
+                self._close()
             raise
         except BaseException as exc:
             self._fail(exc)
             raise
-        self.chunks.append(chunk)
-        return chunk
+        return self._take(chunk)
 
-    def _end(self) -> None:
-        entry, seconds = self.entry, self.paid.seconds()
-        self.is_over = True
-        assert entry is not None  # noqa: S101 - it was begun
-        with shielded():
-            outside_event_loop(lambda: self.paid.streamed(entry, self.chunks, seconds=seconds))
-        self._close()
-
-    def _fail(self, error: BaseException) -> None:
-        entry = self.entry
-        self.is_over = True
-        assert entry is not None  # noqa: S101 - it was begun
-        outside_event_loop(lambda: self.paid.failed(entry, error, began=bool(self.chunks)))
-        self._close()
+    def _fail(self, error: BaseException, *, began: bool | None = None) -> None:
+        try:
+            self._ledger.reach(lambda: self._give_up(error, began=began))
+        finally:
+            self._close()
 
     def _close(self) -> None:
-        close = getattr(self._origin, "close", None)
-        if callable(close) and not inspect.iscoroutinefunction(close):
-            with contextlib.suppress(Exception):
-                close()
+        with contextlib.suppress(Exception):
+            self._opened.close()
 
 
-@dataclass(eq=False)
-class _AsyncStreaming:
+class _AsyncStreaming(_Chunks):
     """The same in an event loop."""
 
-    paid: _PaidCall
-    entry: Entry | None = None
-    chunks: list[Any] = field(default_factory=list)
-    is_over: bool = False
-    _stored: Iterator[Any] | None = None
-    _source: Any = None
+    def __init__(self, paid: _PaidCall) -> None:
+        super().__init__(paid)
+        self._source: AsyncIterator[Any] | None = None
+        self._opened = contextlib.AsyncExitStack()
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self
 
     async def __anext__(self) -> Any:
-        if self.entry is None and self._stored is None:
-            await self._begin()
-        if self._stored is not None or self.is_over:
-            for chunk in self._stored or ():
-                return chunk
-            raise StopAsyncIteration
-        return await self._read()
+        if self._source is None:
+            self._source = await self._begin()
+        if self.entry is None or self.is_over:
+            return await anext(self._source)
+        return await self._next(self._source)
 
     def leave(self, *, is_torn: bool) -> None:
         """Nothing: a stream that an async body reads is left in its event loop."""
@@ -492,9 +509,7 @@ class _AsyncStreaming:
         if self.entry is None or self.is_over:
             return
         if is_torn:
-            entry, torn = self.entry, TimeoutError("the body's time was up")
-            self.is_over = True
-            await unbroken(lambda: self.paid.failed(entry, torn, began=True))
+            await self._fail(TimeoutError("the body's time was up"), began=True)
             return
         try:
             async for _ in self:
@@ -502,44 +517,102 @@ class _AsyncStreaming:
         except Exception:
             logger.exception("The stream %r, which its body has left, broke off.", self.paid.key)
 
-    async def _begin(self) -> None:
+    async def _begin(self) -> AsyncIterator[Any]:
         entry = await unbroken(self.paid.begin)
         if entry.is_stored:
-            self._stored = iter(await unbroken(lambda: self.paid.replayed(entry)))
-            return
+            return _each(await unbroken(lambda: self.paid.replayed(entry)))
+        self._source = _each(())
         self.entry = entry
-        self.paid._ledger.streams.append(self)  # noqa: SLF001 - one thing in two classes
+        self._ledger.streams.append(self)
         self.paid.open_span()
         try:
-            self._source = aiter(await _awaited(self.paid.ask()))
+            return await _aopened(await _awaited(self.paid.ask()), self._opened)
         except BaseException as exc:
             await self._fail(exc)
             raise
 
-    async def _read(self) -> Any:
+    async def _next(self, source: AsyncIterator[Any]) -> Any:
         try:
-            chunk = await anext(self._source)
+            chunk = await anext(source)
         except StopAsyncIteration:
-            entry, seconds = self.entry, self.paid.seconds()
-            self.is_over = True
-            assert entry is not None  # noqa: S101 - it was begun
-            await unbroken(lambda: self.paid.streamed(entry, self.chunks, seconds=seconds))
+            try:
+                await unbroken(self._store)
+            finally:
+                await self._close()
             raise
         except BaseException as exc:
             await self._fail(exc)
             raise
-        self.chunks.append(chunk)
-        return chunk
+        return self._take(chunk)
 
-    async def _fail(self, error: BaseException) -> None:
-        entry = self.entry
-        self.is_over = True
-        assert entry is not None  # noqa: S101 - it was begun
-        await unbroken(lambda: self.paid.failed(entry, error, began=bool(self.chunks)))
+    async def _fail(self, error: BaseException, *, began: bool | None = None) -> None:
+        try:
+            await unbroken(lambda: self._give_up(error, began=began))
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
+        with contextlib.suppress(Exception):
+            await self._opened.aclose()
 
 
-async def _aplain(paid: _PaidCall) -> AsyncIterator[Any]:
-    async for chunk in await _awaited(paid.ask()):
+class _NotBegunError(TypeError):
+    """Raised where a function gave what still has to be awaited: nothing was called."""
+
+
+def _plain(found: Any, twin: str) -> Any:
+    """What a function returned.
+
+    Raises:
+        _NotBegunError: It is async.
+    """
+    if not inspect.isawaitable(found):
+        return found
+    if inspect.iscoroutine(found):
+        found.close()
+    raise _NotBegunError(f"The function gave a {type(found).__name__}, which nobody awaits: use {twin}().")
+
+
+def _opened(found: Any, opened: contextlib.ExitStack) -> Iterator[Any]:
+    """The chunks of what a function returned, which is closed behind them."""
+    found = _plain(found, "astream")
+    if isinstance(found, contextlib.AbstractContextManager) and not isinstance(found, Iterable):
+        found = opened.enter_context(found)
+    elif callable(close := getattr(found, "close", None)):
+        opened.callback(close)
+    return iter(found) if _is_stream(found) else iter([found])
+
+
+async def _aopened(found: Any, opened: contextlib.AsyncExitStack) -> AsyncIterator[Any]:
+    if isinstance(found, AsyncIterable):
+        close = getattr(found, "aclose", None) or getattr(found, "close", None)
+        if inspect.iscoroutinefunction(close):
+            opened.push_async_callback(close)
+        return aiter(found)
+    if isinstance(found, contextlib.AbstractAsyncContextManager):
+        found = await opened.enter_async_context(found)
+        return aiter(found) if isinstance(found, AsyncIterable) else _each([found])
+    return _each(_opened(found, opened.enter_context(contextlib.ExitStack())))
+
+
+def _is_stream(found: Any) -> bool:
+    """Whether something is to be taken apart: an answer is not, though its class may be iterable."""
+    return isinstance(found, Iterable) and not (isinstance(found, str | bytes | Mapping) or is_model(found))
+
+
+def _plain_stream(paid: _PaidCall) -> Iterator[Any]:
+    with contextlib.ExitStack() as opened:
+        yield from _opened(paid.ask(), opened)
+
+
+async def _aplain_stream(paid: _PaidCall) -> AsyncIterator[Any]:
+    async with contextlib.AsyncExitStack() as opened:
+        async for chunk in await _aopened(await _awaited(paid.ask()), opened):
+            yield chunk
+
+
+async def _each(chunks: Iterable[Any]) -> AsyncIterator[Any]:
+    for chunk in chunks:
         yield chunk
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
+from functools import cache
 from typing import Any
 
 from django.db import transaction
@@ -15,12 +16,12 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from baton.context import StepContext
 from baton.engine import accounts
 from baton.engine import statements as sql
-from baton.engine.ledger import Entry, Ledger
+from baton.engine.errors import storable_text
+from baton.engine.ledger import Entry, Ledger, checked_key
 from baton.engine.transactions import patiently
 from baton.llm.pricing import Quote, Usage, price
 from baton.llm.usage import read_usage
 from baton.models import LedgerEntry, StepStat
-from baton.results import outside_event_loop
 from baton.values import decode, encode
 
 logger = logging.getLogger("baton.llm")
@@ -69,12 +70,13 @@ def record_usage(
             key of a :func:`call` whose answer said nothing of its usage gives it that usage.
 
     Raises:
-        TypeError: A count is no whole number.
-        ValueError: A count is negative or beyond 63 bits.
+        TypeError: A count is no whole number, or the key no text.
+        ValueError: A count is negative or beyond 63 bits, or the key is empty or longer than 255 characters.
     """
+    key = None if key is None else checked_key(key)
     usage = Usage(
-        provider=str(provider or ""),
-        model=str(getattr(model, "value", model)),
+        provider=storable_text(str(provider or "")),
+        model=storable_text(str(getattr(model, "value", model))),
         input_tokens=_count("input_tokens", input_tokens),
         output_tokens=_count("output_tokens", output_tokens),
         cached_input_tokens=_count("cached_input_tokens", cached_input_tokens),
@@ -165,11 +167,24 @@ def call_key(entry: Entry) -> str:
 
 def insert_stat(connection: BaseDatabaseWrapper, stat: StepStat) -> bool:
     """Write a row, unless it is counted already."""
-    before = StepStat.objects.using(connection.alias)
-    if stat.once_key is not None and before.filter(node_id=stat.node_id, once_key=stat.once_key).exists():
-        return False
-    # Two at once are told apart by the constraint.
-    return bool(before.bulk_create([stat], ignore_conflicts=True))
+    columns = _columns()
+    params = [column.get_db_prep_save(getattr(stat, column.attname), connection) for column in columns]
+    return bool(sql.fetch(connection, _insertion(), params))
+
+
+@cache
+def _insertion() -> sql.Statement:
+    """What writes a row; two at once are told apart by the constraint ``baton_stat_once``."""
+    names = [column.column for column in _columns()]
+    places = ", ".join(["%s"] * len(names))
+    return sql.Statement(
+        f"INSERT INTO baton_stepstat ({', '.join(names)}) VALUES ({places}) ON CONFLICT DO NOTHING RETURNING id"  # noqa: S608
+    )
+
+
+@cache
+def _columns() -> list[Any]:
+    return [column for column in StepStat._meta.concrete_fields if not column.primary_key]  # noqa: SLF001 - public
 
 
 def _keep(connection: BaseDatabaseWrapper, stat: StepStat) -> None:
@@ -213,7 +228,7 @@ def _spend(connection: BaseDatabaseWrapper, stat: StepStat, cost: Decimal) -> No
 
 def _write(ledger: Ledger, work: Callable[[BaseDatabaseWrapper], None]) -> None:
     """Write at once, or with the settle where a transaction of the body could undo it."""
-    if outside_event_loop(lambda: ledger.is_in_transaction):
+    if ledger.reach(lambda: ledger.is_in_transaction):
         ledger.besides.append(work)
         return
 
@@ -222,7 +237,7 @@ def _write(ledger: Ledger, work: Callable[[BaseDatabaseWrapper], None]) -> None:
             work(ledger.connection)
 
     what = f"A usage of step {ledger.step_name!r}"
-    outside_event_loop(lambda: patiently(write, using=ledger.alias, what=what))
+    ledger.reach(lambda: patiently(write, using=ledger.alias, what=what))
 
 
 def _context(usage: Usage | None) -> Any:

@@ -492,6 +492,7 @@ def test_stream_is_kept_chunk_by_chunk_without_a_secret_that_runs_over_several(s
 
     run = drain(Workflow("x", debug=True).add("a", call_stream).insert())
 
+    assert run.steps["a"].error is None
     assert run.steps["a"].result == "it is sk-abcdefgh1234 they say"
     (row,) = entries(run)
     assert row["model"] == "gpt-5-mini"

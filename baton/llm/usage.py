@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from numbers import Integral
 from typing import Any
 
@@ -281,9 +281,25 @@ def _get(holder: object, name: str) -> Any:
         if isinstance(holder, list | tuple) and name.isupper():
             # Google lists what it counts by modality.
             return next((each for each in holder if _get(each, "modality") == name), None)
-        return getattr(holder, name, None)
+        return getattr(holder, name, None) if _may_have(holder, name) else None
     except Exception:  # noqa: BLE001 - a property may raise anything
         return None
+
+
+def _may_have(holder: object, name: str) -> bool:
+    """False where an object of pydantic's has no such attribute, which it takes long to say; a stream has many."""
+    kind: Any = type(holder)
+    return not hasattr(kind, "__pydantic_extra__") or _is_declared(kind, name) or name in (_extra_of(holder) or ())
+
+
+def _extra_of(holder: Any) -> dict[str, Any] | None:
+    extra: dict[str, Any] | None = holder.__pydantic_extra__
+    return extra
+
+
+@lru_cache(maxsize=1000)
+def _is_declared(kind: Any, name: str) -> bool:
+    return name in kind.__pydantic_fields__ or hasattr(kind, name)
 
 
 @cache

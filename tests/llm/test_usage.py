@@ -16,6 +16,7 @@ import pytest
 from fake_llm import Failure, FakeProvider
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.types import CompletionUsage
 
 from baton.llm.usage import MAX_TOKENS, guess_provider, read_usage, usage_of_chunks
 
@@ -373,6 +374,19 @@ def test_context_has_what_else_the_price_depends_on(usage, expected):
     answer = {"usage": {"input_tokens": 10, "output_tokens": 5, **usage}}
 
     assert read_usage(answer, at=AT).context == expected
+
+
+def test_what_a_client_s_classes_do_not_declare_is_read_all_the_same():
+    told_by_deepseek = {
+        "prompt_tokens": 100,
+        "completion_tokens": 5,
+        "total_tokens": 105,
+        "prompt_cache_hit_tokens": 60,
+    }
+
+    usage = read_usage(CompletionUsage.model_validate(told_by_deepseek), at=AT)
+
+    assert (usage.provider, usage.input_tokens, usage.cached_input_tokens) == ("openai", 100, 60)
 
 
 def test_searches_of_openai_are_counted_from_its_output():

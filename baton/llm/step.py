@@ -25,8 +25,8 @@ class LlmStep(Step):
     def __init__(
         self, function: Callable[..., Any], *, name: str | None, options: StepOptions, queue_given: bool
     ) -> None:
-        self._queue_given = queue_given
         super().__init__(function, name=name, options=options)
+        self._queue_given = queue_given
 
     @property
     def options(self) -> StepOptions:

@@ -1,6 +1,7 @@
-"""``make demo``: both workflows of the example project on real workers, from an empty folder.
+"""``make demo``: the workflows of the example project on real workers, from an empty folder.
 
-Everything it starts and writes is gone when it ends, however it ends.
+With ``--llm`` the brief is written by language models: a fake provider's, which costs nothing, or those of the provider
+whose key is in the environment. Everything it starts and writes is gone when it ends, however it ends.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from decimal import Decimal
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -28,6 +30,8 @@ from urllib.request import ProxyHandler, build_opener
 from scripts import services, watchdog
 
 if TYPE_CHECKING:
+    from fake_llm import FakeProvider
+
     from baton.models import WorkflowNode, WorkflowRun
 
 T = TypeVar("T")
@@ -40,6 +44,12 @@ WEB_SECONDS = 30
 GRACE_SECONDS = 4
 POLL_SECONDS = 0.1
 
+KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
+"""Either of them makes ``--llm`` ask the real provider."""
+FAKE_DELAY_SECONDS = 0.3
+LEASE_SECONDS = 4
+ANSWERS_BEFORE_THE_KILL = 2
+
 EXPECTED_OF_INGEST = {
     "parse broken.json": "discarded",
     "parse channel.sonar": "discarded",
@@ -49,13 +59,13 @@ EXPECTED_OF_INGEST = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the demo; the exit code is 0 if both workflows ended as they should."""
+    """Run the demo; the exit code is 0 if the workflows ended as they should."""
     options = arguments(argv)
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     stop = StopRequest()
     try:
         with Stage(stop) as stage:
-            play(stage, options)
+            (play_llm if options.llm else play)(stage, options)
         say("\nEverything is stopped; nothing is left running.")
     except StoppedError as stopped:
         say(f"\nStopped by {stopped}; nothing is left running.")
@@ -74,6 +84,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="make demo", description="A research brief and an ingest, on real workers.")
     parser.add_argument("--exit", action="store_true", help="stop when the workflows are done")
+    parser.add_argument("--llm", action="store_true", help="a brief by language models instead, and what it costs")
+    parser.add_argument("--models", nargs="+", metavar="MODEL", help="which models write it, with a real provider")
     parser.add_argument("--postgres", action="store_true", help="on PostgreSQL instead of SQLite")
     parser.add_argument("--redis", action="store_true", help="with Valkey as the broker instead of the database")
     parser.add_argument("--topic", default="priority queues", help="what the brief is about (default: %(default)s)")
@@ -90,8 +102,7 @@ def play(stage: Stage, options: argparse.Namespace) -> None:
     if options.redis:
         # Redis cannot ring a bell later: this process does it.
         stage.start("baton_sweep", "--watch", "--interval", "1")
-    web = stage.start("runserver", "--noreload", f"127.0.0.1:{port}", EXAMPLE_DEBUG="1")
-    say(f"Admin: http://127.0.0.1:{port}/admin/   user: admin   password: {password}\n")
+    web = start_web(stage, port, password)
 
     brief, ingest = insert_workflows(options.topic)
     show_progress(stage, brief, ingest)
@@ -103,6 +114,40 @@ def play(stage: Stage, options: argparse.Namespace) -> None:
     wait_for_web(stage, web, port)
     if not options.exit:
         serve(stage, port)
+
+
+def play_llm(stage: Stage, options: argparse.Namespace) -> None:
+    """Have language models write a brief, kill a worker in the middle of it where nothing is paid, show the money."""
+    port = web_port(options.port)
+    configure(stage, options)
+    provider = choose_provider(stage)
+    password = set_up_database()
+    cluster, llm_cluster = stage.start("qcluster"), stage.start("qcluster", Q_CLUSTER_NAME="llm")
+    stage.start("baton_sweep", "--watch", "--interval", "1")
+    web = start_web(stage, port, password)
+
+    from research.llm_workflows import llm_brief  # noqa: PLC0415 - Django is loaded now
+
+    models = options.models or models_at_hand()
+    run = llm_brief(options.topic, models=models).insert()
+    killing = Killing(run, "credibility")
+    show_progress(stage, run, between=killing.look if provider else None)
+    show_llm_results(run, killing, provider)
+
+    if run.state != "completed":
+        reasons = "".join(f"\n  {node.name}: {node.state}: {node.error}" for node in failures_of(run))
+        said = f"{cluster.last_words()}\n{llm_cluster.last_words()}"
+        raise DemoError(f"the brief is {run.state}, not completed.{reasons}\n  Another --topic may do better.\n{said}")
+    wait_for_web(stage, web, port)
+    if not options.exit:
+        serve(stage, port)
+
+
+def start_web(stage: Stage, port: int, password: str) -> Process:
+    """Start the web server, and say where the admin will be."""
+    web = stage.start("runserver", "--noreload", f"127.0.0.1:{port}", EXAMPLE_DEBUG="1")
+    say(f"Admin: http://127.0.0.1:{port}/admin/   user: admin   password: {password}\n")
+    return web
 
 
 def web_port(wanted: int | None) -> int:
@@ -125,6 +170,8 @@ def configure(stage: Stage, options: argparse.Namespace) -> None:
     chosen = {"EXAMPLE_SQLITE_PATH": str(stage.folder / "db.sqlite3")}
     if options.postgres:
         chosen["EXAMPLE_DATABASE_URL"] = stage.enter(own_database(stage.enter(services.postgres()).url))
+    if options.llm:
+        chosen["EXAMPLE_LEASE_SECONDS"] = str(LEASE_SECONDS)
     if options.redis:
         chosen["EXAMPLE_REDIS_URL"] = stage.enter(services.valkey()).url
     database = "PostgreSQL" if options.postgres else "SQLite"
@@ -171,6 +218,32 @@ def set_up_database() -> str:
     return password
 
 
+def choose_provider(stage: Stage) -> FakeProvider | None:
+    """Use the real provider whose key there is, else start the fake one and let the workers find it."""
+    if any(os.environ.get(name) for name in KEYS):
+        from research.llm_workflows import BUDGET  # noqa: PLC0415 - Django is loaded now
+
+        say(f"Provider: a real one, for its key is set; the brief may cost {BUDGET} USD at most")
+        return None
+    from fake_llm import FakeProvider  # noqa: PLC0415 - on the path now
+    from research.llm_fake import answer  # noqa: PLC0415
+
+    provider = stage.enter(FakeProvider(answer=answer, delay=FAKE_DELAY_SECONDS))
+    os.environ |= {"OPENAI_BASE_URL": provider.openai_url, "ANTHROPIC_BASE_URL": provider.url}
+    say(f"Provider: a fake one at {provider.url}, which costs nothing. With {' or '.join(KEYS)} set, the real one.")
+    return provider
+
+
+def models_at_hand() -> list[str]:
+    """The brief's models, but for those of a real provider whose key is not there."""
+    from research.llm_workflows import MODELS  # noqa: PLC0415 - Django is loaded now
+
+    of_openai, of_anthropic = (bool(os.environ.get(name)) for name in KEYS)
+    if of_openai == of_anthropic:
+        return list(MODELS)
+    return [model for model in MODELS if model.startswith("claude") == of_anthropic]
+
+
 def insert_workflows(topic: str) -> tuple[WorkflowRun, WorkflowRun]:
     """Insert the brief and the ingest."""
     from research.workflows import ingest, research_brief  # noqa: PLC0415 - Django is loaded now
@@ -178,13 +251,15 @@ def insert_workflows(topic: str) -> tuple[WorkflowRun, WorkflowRun]:
     return research_brief(topic).insert(), ingest(PROJECT / "sample_files").insert()
 
 
-def show_progress(stage: Stage, *runs: WorkflowRun) -> None:
-    """Show the steps as they move, until both runs are settled."""
+def show_progress(stage: Stage, *runs: WorkflowRun, between: Callable[[], None] | None = None) -> None:
+    """Show the steps as they move, until the runs are settled; between two looks something else may be done."""
     from research.terminal import watch  # noqa: PLC0415 - Django is loaded now
 
     deadline = time.monotonic() + WORKFLOWS_SECONDS
     for _ in watch(runs, sys.stdout):
         stage.pause()
+        if between is not None:
+            between()
         if time.monotonic() > deadline:
             words = "\n".join(process.last_words() for process in stage.processes)
             msg = f"the workflows were not done after {WORKFLOWS_SECONDS} s. What the processes said:\n{words}"
@@ -201,6 +276,35 @@ def show_results(brief: WorkflowRun, ingest: WorkflowRun) -> None:
         say(f"- {node.name}: {node.state} ({tries}): {node.error}")
     if ingest.steps["tally"].has_result:
         say(f"\n{ingest.steps['tally'].result}")
+
+
+def show_llm_results(run: WorkflowRun, killing: Killing, provider: FakeProvider | None) -> None:
+    """Print the brief, what it cost, and whether the provider's invoice says the same."""
+    from research.llm_reports import write_money  # noqa: PLC0415 - Django is loaded now
+
+    if run.steps["brief"].has_result:
+        say(f"\n{run.steps['brief'].result}")
+    say(write_money(run))
+    if provider is not None:
+        check_invoice(run, killing, provider)
+
+
+def check_invoice(run: WorkflowRun, killing: Killing, provider: FakeProvider) -> None:
+    """Compare Baton's total with the provider's own books: they differ by the calls of unknown outcome alone."""
+    from baton.llm.stats import unknown_outcomes, workflow_totals  # noqa: PLC0415 - Django is loaded now
+
+    totals, unknown, charges = workflow_totals(run), unknown_outcomes(run), provider.invoice.charges
+    # All calls of a key of a step bear the same idempotency key, and here each of them cost the same.
+    known = sum({charge.idempotency_key: charge.cost for charge in charges}.values(), Decimal(0))
+    lost = provider.invoice.total() - known
+    if killing.pid:
+        say(f"While `{killing.step}` ran, its worker (process {killing.pid}) was killed. Another one went on after it:")
+        say("what had been answered came from the ledger, and only the call under way was made again.\n")
+    say(f"The provider's invoice: {len(charges)} calls, {provider.invoice.total().normalize():f} USD")
+    say(f"Baton's ledger:         {totals['calls']} calls, {totals['cost'].normalize():f} USD")
+    say(f"The difference:         {len(unknown)} of unknown outcome, {lost.normalize():f} USD")
+    if (totals["cost"], totals["calls"] + len(unknown)) != (known, len(charges)):
+        raise DemoError("Baton's ledger and the provider's invoice do not agree.")
 
 
 def surprises_in(brief: WorkflowRun, ingest: WorkflowRun) -> list[str]:
@@ -251,6 +355,24 @@ def serve(stage: Stage, port: int) -> None:
 def say(text: str) -> None:
     """Print at once, also into a pipe."""
     print(text, flush=True)
+
+
+class Killing:
+    """Kills the worker of a step, once, in the middle of its calls."""
+
+    def __init__(self, run: WorkflowRun, step: str) -> None:
+        self.run, self.step = run, step
+        self.pid = 0
+
+    def look(self) -> None:
+        """Kill, if the time has come: some calls are answered, and the next is under way."""
+        if self.pid:
+            return
+        node = self.run.steps[self.step]
+        answered = node.ledger.filter(state="answered").count()
+        if node.state == "executing" and answered >= ANSWERS_BEFORE_THE_KILL:
+            self.pid = int(node.worker.rpartition(":")[2])
+            os.kill(self.pid, signal.SIGKILL)
 
 
 class DemoError(Exception):
@@ -312,7 +434,8 @@ class Stage:
     def start(self, command: str, *args: str, **environment: str) -> Process:
         """Start a management command as a process group of its own."""
         self.stop.check()
-        process = Process(command, args, log=self.folder / f"{command}.log", environment=environment)
+        log = self.folder / f"{len(self.processes)}-{command}.log"
+        process = Process(command, args, log=log, environment=environment)
         watchdog.watch(process.popen, stop_with=signal.SIGTERM)
         self.processes.append(process)
         return process

@@ -15,6 +15,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -22,13 +23,18 @@ from urllib.request import ProxyHandler, build_opener
 
 import psutil
 import pytest
+from config import settings as example_settings
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from research import steps, workflows
+from fake_llm import PRICES, Failure, FakeProvider
+from research import llm_fake, llm_steps, llm_workflows, steps, workflows
 from research.analysis import assess
+from research.llm_reports import write_money
 from research.terminal import watch
 
 from baton import Discard
+from baton.llm import capture
+from baton.llm.stats import workflow_totals
 from baton.testing import drain, perform
 from scripts import demo, watchdog
 
@@ -299,6 +305,118 @@ def test_a_file_that_vanishes_before_the_listing_is_discarded_by_its_reference(t
     assert "result_of('files')['notes.txt']" in str(node.error)
 
 
+# The brief by language models, in this process
+
+
+@pytest.fixture
+def provider(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Iterator[FakeProvider]:
+    """Let the example ask a provider that costs nothing, at the prices that its settings name."""
+    settings.BATON = {**settings.BATON, "PRICES": example_settings.BATON["PRICES"]}
+    with FakeProvider(answer=llm_fake.answer) as provider:
+        monkeypatch.setenv("OPENAI_BASE_URL", provider.openai_url)
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", provider.url)
+        for name in demo.KEYS:
+            monkeypatch.setenv(name, f"the {name}")
+        yield provider
+
+
+@pytest.mark.django_db
+def test_models_write_a_brief_and_the_ledger_agrees_with_the_invoice(provider: FakeProvider) -> None:
+    run = drain(llm_workflows.llm_brief(TOPIC).insert())
+
+    totals = workflow_totals(run)
+    assert run.state == "completed"
+    assert set(states(run)) >= {f"summary[{model}]" for model in llm_workflows.MODELS}
+    assert run.steps["brief"].result.startswith("# Priority queues\n")
+    assert (totals["calls"], totals["unpriced"]) == (len(provider.requests), 0) == (11, 0)
+    assert totals["cost"] == provider.invoice.total() > 0
+    assert f"{totals['cost'].normalize():f} USD\n" in write_money(run)
+
+
+@pytest.mark.django_db
+def test_each_provider_is_asked_with_its_own_key_and_told_the_key_of_the_call(provider: FakeProvider) -> None:
+    drain(llm_workflows.llm_brief(TOPIC, limit=2).insert())
+
+    by_provider = {request.provider: request.headers for request in provider.requests}
+    assert by_provider["openai"]["authorization"] == "Bearer the OPENAI_API_KEY"
+    assert by_provider["anthropic"]["x-api-key"] == "the ANTHROPIC_API_KEY"
+    assert len({request.idempotency_key for request in provider.requests}) == len(provider.requests)
+
+
+@pytest.mark.django_db
+def test_a_brief_that_fails_in_the_middle_of_its_calls_pays_for_none_of_them_twice(provider: FakeProvider) -> None:
+    provider.fail(Failure("refuse", status=529, prompt=llm_steps.CREDIBILITY, after=3, retry_after=1))
+    run = drain(llm_workflows.llm_brief(TOPIC).insert())
+
+    totals = workflow_totals(run)
+    assert outcomes(run, "credibility") == ["failed", "completed"]
+    assert (totals["calls"], totals["served"]) == (len(provider.invoice.charges), 3) == (11, 3)
+    assert totals["cost"] == provider.invoice.total()
+    assert "HTTP Error 529" in str(run.steps["credibility"].attempts[0]["error"])
+    assert "answers from the ledger, not paid for again: 3, saved 0.00" in write_money(run)
+
+
+@pytest.mark.django_db
+def test_a_brief_over_its_budget_is_held_and_goes_on_when_that_is_raised(provider: FakeProvider) -> None:
+    run = drain(llm_workflows.llm_brief(TOPIC, budget=Decimal("0.001")).insert())
+    out = io.StringIO()
+    next(watch([run], out))
+    held = states(run)
+
+    run.budget = Decimal("0.10")
+    run.save()
+    drain(run)
+
+    assert run.state == "completed"
+    assert held["summary[claude-haiku-4-5]"] == "snoozed"
+    assert "snoozed    summary[claude-haiku-4-5] the budget of the run of 0.001 leaves " in out.getvalue()
+    assert workflow_totals(run)["cost"] == provider.invoice.total() < run.budget
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("is_captured", [False, True])
+def test_prompts_are_kept_only_where_that_is_asked_for(provider: FakeProvider, *, is_captured: bool) -> None:
+    run = drain(llm_workflows.llm_brief(TOPIC, limit=1, capture=is_captured).insert())
+
+    kept = [entry["request"] for entry in capture.entries(run, step="keywords")]
+    assert ["Name the eight terms" in str(request) for request in kept] == [True] * is_captured
+
+
+def test_the_prices_of_the_example_are_what_the_fake_provider_charges() -> None:
+    assert example_settings.BATON["PRICES"] == {model: PRICES[model] for model in llm_workflows.MODELS}
+
+
+@pytest.mark.parametrize(
+    ("said", "score"), [("85. Sound.", 85), ("I give it 7 of 10", 7), ("None.", None), ("4711", None)]
+)
+def test_a_score_is_the_first_number_that_a_model_says(said: str, score: int | None) -> None:
+    assert llm_steps.score_in(said) == score
+
+
+@pytest.mark.parametrize(
+    ("keys", "models"),
+    [
+        ({}, ["gpt-5-mini", "gpt-4o-mini", "claude-haiku-4-5"]),
+        ({"OPENAI_API_KEY": "k"}, ["gpt-5-mini", "gpt-4o-mini"]),
+        ({"ANTHROPIC_API_KEY": "k"}, ["claude-haiku-4-5"]),
+        ({"OPENAI_API_KEY": "k", "ANTHROPIC_API_KEY": "k"}, ["gpt-5-mini", "gpt-4o-mini", "claude-haiku-4-5"]),
+    ],
+    ids=lambda value: ",".join(value) or "neither",
+)
+def test_of_a_real_provider_only_models_are_asked_whose_key_is_there(
+    keys: dict[str, str], models: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in demo.KEYS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in keys.items():
+        monkeypatch.setenv(name, value)
+
+    assert demo.models_at_hand() == models
+
+
+# Runs in the terminal
+
+
 @pytest.mark.django_db
 def test_a_log_gets_one_line_for_each_change() -> None:
     run = workflows.ingest(SAMPLES).insert()
@@ -362,21 +480,9 @@ def test_a_window_too_small_for_the_table_gets_what_fits_into_it(monkeypatch: py
 def test_the_commands_follow_a_real_cluster_to_the_end(tmp_path: Path) -> None:
     chosen = {"EXAMPLE_SQLITE_PATH": str(tmp_path / "db.sqlite3")}
     assert manage("migrate", "--verbosity", "0", **chosen).returncode == 0
-    cluster = subprocess.Popen(
-        [sys.executable, str(PROJECT / "manage.py"), "qcluster"],
-        env=environment(chosen),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    watchdog.watch(cluster, stop_with=signal.SIGTERM)
-    try:
+    with running_cluster(chosen):
         brief = manage("brief", TOPIC, **chosen)
         ingest = manage("ingest", str(SAMPLES), **chosen)
-    finally:
-        os.killpg(cluster.pid, signal.SIGKILL)
-        cluster.wait()
-        watchdog.forget(cluster)
 
     assert (brief.returncode, brief.stderr) == (0, "")
     assert "# Priority queues\n" in brief.stdout
@@ -384,6 +490,35 @@ def test_the_commands_follow_a_real_cluster_to_the_end(tmp_path: Path) -> None:
     assert ingest.stderr == "CommandError: not every file could be read: the reasons are above\n"
     assert "# 4 of 6 files read\n" in ingest.stdout
     assert re.search(r"discarded  parse channel.sonar +attempt 1 of 2: no reader for .sonar\n", ingest.stdout)
+
+
+@pytest.mark.sqlite
+def test_the_command_of_the_llm_brief_prints_what_it_cost(tmp_path: Path) -> None:
+    with FakeProvider(answer=llm_fake.answer) as provider:
+        chosen = {
+            "EXAMPLE_SQLITE_PATH": str(tmp_path / "db.sqlite3"),
+            "OPENAI_BASE_URL": provider.openai_url,
+            "ANTHROPIC_BASE_URL": provider.url,
+        }
+        assert manage("migrate", "--verbosity", "0", **chosen).returncode == 0
+        with contextlib.ExitStack() as clusters:
+            for queue in ({}, {"Q_CLUSTER_NAME": "llm"}):
+                clusters.enter_context(running_cluster(chosen | queue))
+            brief = manage("llm_brief", TOPIC, "--models", "gpt-4o-mini", **chosen)
+            unpriced = manage("llm_brief", TOPIC, "--models", "a-model-of-nobody", **chosen)
+
+        assert (brief.returncode, brief.stderr) == (0, "")
+        assert "# Priority queues\n" in brief.stdout
+        assert re.search(rf"^total +9 .* {provider.invoice.total().normalize():f} USD$", brief.stdout, re.MULTILINE)
+        assert unpriced.returncode == 1
+        assert "no price for model 'a-model-of-nobody'" in unpriced.stderr
+
+
+def test_a_budget_that_is_no_amount_is_refused() -> None:
+    done = manage("llm_brief", TOPIC, "--budget", "much")
+
+    assert done.returncode == 2
+    assert "argument --budget: 'much' is no amount" in done.stderr
 
 
 def test_a_folder_that_is_not_there_is_refused() -> None:
@@ -467,6 +602,26 @@ def test_the_demo_runs_both_workflows_and_leaves_nothing(play: Any) -> None:
     assert "- parse channel.sonar: discarded (discarded): no reader for .sonar\n" in started.output
     assert "- index: cancelled (never ran): " in started.output
     assert "# 4 of 6 files read\n" in started.output
+    assert started.left_behind() == []
+
+
+@pytest.mark.sqlite
+def test_the_llm_demo_kills_a_worker_and_its_money_agrees_with_the_invoice(
+    play: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in demo.KEYS:
+        monkeypatch.delenv(name, raising=False)
+    started = play("--llm", "--exit")
+
+    code = started.end()
+
+    assert code == 0, started.output
+    assert "Provider: a fake one at http://127.0.0.1:" in started.output
+    assert "# Priority queues\n" in started.output
+    assert re.search(r"While `credibility` ran, its worker \(process \d+\) was killed\.", started.output)
+    invoice, ledger, difference = re.findall(r": +(\d+) .*?, (0[.\d]*) USD$", started.output, re.MULTILINE)
+    assert int(invoice[0]) == int(ledger[0]) + int(difference[0])
+    assert Decimal(invoice[1]) == Decimal(ledger[1]) + Decimal(difference[1])
     assert started.left_behind() == []
 
 
@@ -636,6 +791,25 @@ def manage(*args: str, **chosen: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=120,
     )
+
+
+@contextlib.contextmanager
+def running_cluster(chosen: dict[str, str]) -> Iterator[None]:
+    """A cluster of the example as a process, killed at the end."""
+    cluster = subprocess.Popen(
+        [sys.executable, str(PROJECT / "manage.py"), "qcluster"],
+        env=environment(chosen),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    watchdog.watch(cluster, stop_with=signal.SIGTERM)
+    try:
+        yield
+    finally:
+        os.killpg(cluster.pid, signal.SIGKILL)
+        cluster.wait()
+        watchdog.forget(cluster)
 
 
 def as_stored(value: Any) -> Any:

@@ -1,7 +1,8 @@
 """Settings of the example project.
 
 The environment chooses: ``EXAMPLE_DATABASE_URL`` a PostgreSQL instead of the SQLite file ``EXAMPLE_SQLITE_PATH``,
-``EXAMPLE_REDIS_URL`` a Redis or Valkey as django-q2's broker instead of the database.
+``EXAMPLE_REDIS_URL`` a Redis or Valkey as django-q2's broker instead of the database. ``EXAMPLE_LEASE_SECONDS`` is how
+long the step of a worker that was killed stays with it.
 """
 
 from __future__ import annotations
@@ -83,16 +84,28 @@ Q_CLUSTER: dict[str, Any] = {
     "guard_cycle": 0.5,
     "catch_up": False,
     "log_level": "WARNING",
+    # Steps that wait for language models have workers of their own: `Q_CLUSTER_NAME=llm python manage.py qcluster`.
+    "ALT_CLUSTERS": {"llm": {"workers": 3, "queue_limit": 3, "timeout": 660, "retry": 2640}},
 }
 REDIS_URL = os.environ.get("EXAMPLE_REDIS_URL")
 if REDIS_URL:
     Q_CLUSTER |= {"redis": REDIS_URL}
     # Redis cannot ring a bell later: `manage.py baton_sweep --watch --interval 1` does, beside the cluster.
-    BATON = {"SWEEP_RESIDENT": True}
+    BATON: dict[str, Any] = {"SWEEP_RESIDENT": True}
 else:
     Q_CLUSTER |= {"orm": "default", "poll": 0.05}
     # What a crash leaves behind is mended by a sweep that the cluster itself runs every minute.
     BATON = {"SWEEP_SCHEDULE": True}
+
+# How long a worker without a sign of life keeps its step.
+BATON["LEASE_SECONDS"] = float(os.environ.get("EXAMPLE_LEASE_SECONDS", "15"))
+
+# US dollars per million tokens. They change: your provider's page has those of today.
+BATON["PRICES"] = {
+    "gpt-4o-mini": {"input": "0.15", "cached_input": "0.075", "output": "0.60"},
+    "gpt-5-mini": {"input": "0.25", "cached_input": "0.025", "output": "2"},
+    "claude-haiku-4-5": {"input": "1", "cached_input": "0.10", "cache_write": "1.25", "output": "5"},
+}
 
 LOGGING = {
     "version": 1,

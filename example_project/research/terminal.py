@@ -9,7 +9,7 @@ from typing import TextIO
 
 from django.core.management.base import OutputWrapper
 
-from baton.models import WorkflowNode, WorkflowRun
+from baton.models import Hold, WorkflowNode, WorkflowRun
 
 Output = TextIO | OutputWrapper
 
@@ -99,13 +99,15 @@ def table(run: WorkflowRun) -> list[str]:
 
 def describe(node: WorkflowNode) -> str:
     """Put a step's state, name and what there is to say of it into a line."""
-    return f"{SHAPES[node.state]} {node.state:<10} {node.name:<24}{remark(node)}".rstrip()
+    return f"{SHAPES[node.state]} {node.state:<10} {node.name:<23} {remark(node)}".rstrip()
 
 
 def remark(node: WorkflowNode) -> str:
-    """Say what matters about a step in its state: why it failed, how far it is, or how long it took."""
+    """Say what matters about a step in its state: why it failed or is held, how far it is, or how long it took."""
     if node.error:
         return f"attempt {node.attempt} of {node.max_attempts}: {node.error}" if node.attempt else node.error
+    if node.state == "snoozed" and (hold := Hold.objects.filter(node=node).first()):
+        return hold.reason
     if node.state == "executing" and node.progress:
         return progress_of(node)
     if node.state == "completed" and node.started_at and node.finished_at:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+_ENOUGH = Context(prec=60)
 _FINE, _COARSE = Decimal("0.0001"), Decimal("0.01")
 
 
@@ -18,11 +19,11 @@ def amount(value: Decimal | None, currency: str) -> str:
     """
     if value is None:
         return _("unpriced")
-    sign, size = ("-" if value < 0 else ""), abs(value)
+    sign, size = ("-" if value < 0 else ""), value.copy_abs()
     if 0 < size < _FINE:
         return f"{sign}< {_FINE} {currency}".rstrip()
     places = _FINE if 0 < size < 1 else _COARSE
-    return f"{sign}{size.quantize(places, rounding=ROUND_HALF_EVEN):,} {currency}".rstrip()
+    return f"{sign}{size.quantize(places, ROUND_HALF_EVEN, _ENOUGH):,} {currency}".rstrip()
 
 
 def total(cost: Decimal | None, unpriced: int, currency: str) -> str:

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
-from decimal import Decimal
+from decimal import Context, Decimal, localcontext
 from typing import Any
 from uuid import UUID
 
@@ -99,11 +99,13 @@ def reprice(
     for batch in _batches(calls):
         quotes = [(stat, price(_usage_of(stat))) for stat in batch]
         report.looked_at += len(batch)
-        if dry_run:
-            for stat, quote in quotes:
-                _note(report, stat, quote)
-        else:
-            _write(report, quotes)
+        # Whoever calls this may reckon with fewer digits.
+        with localcontext(Context(prec=60)):
+            if dry_run:
+                for stat, quote in quotes:
+                    _note(report, stat, quote)
+            else:
+                _write(report, quotes)
         if progress:
             progress(report.looked_at, total)
     return report

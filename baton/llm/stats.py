@@ -14,7 +14,7 @@ from django.db.models import BigIntegerField, Count, F, Func, Q, QuerySet, Sum
 
 from baton.conf import get_settings
 from baton.models import LedgerEntry, StepStat, WorkflowRun
-from baton.models.fields import as_money
+from baton.models.fields import as_money, as_units
 from baton.states import EntryState, StepState
 
 _TOKENS = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens")
@@ -164,7 +164,7 @@ def _grouped(
     rows = [
         {column: name, **_totals(sums.get(name, ()), unknown.get(name, 0))} for name in sums.keys() | unknown.keys()
     ]
-    return sorted(rows, key=lambda row: (row["cost"] is None, -(row["cost"] or 0), row[column]))
+    return sorted(rows, key=lambda row: (row["cost"] is None, (row["cost"] or Decimal(0)).copy_negate(), row[column]))
 
 
 def _sums() -> dict[str, Any]:
@@ -183,13 +183,13 @@ def _sums() -> dict[str, Any]:
 
 def _totals(parts: Iterable[dict[str, Any]], ambiguous: int) -> dict[str, Any]:
     currency = get_settings().currency
-    sums, saved = Counter[str](), Decimal(0)
+    sums = Counter[str]()
     for part in parts:
         calls = part["calls"] * part["count"]
         priced = part["priced"] * part["count"] if part["currency"] == currency else 0
         if part["from_ledger"]:
             sums.update(served=calls, served_unpriced=calls - priced)
-            saved += as_money(_sum_of("cost", part)) * part["count"] if priced else 0
+            sums.update(saved=_sum_of("cost", part) * part["count"] if priced else 0)
         else:
             sums.update(calls=part["calls"], unpriced=part["calls"] - priced, priced=priced)
             sums.update({name: _sum_of(name, part) for name in _TOKENS})
@@ -201,7 +201,7 @@ def _totals(parts: Iterable[dict[str, Any]], ambiguous: int) -> dict[str, Any]:
         "unpriced": sums["unpriced"],
         "currency": currency,
         "served": sums["served"],
-        "saved": saved,
+        "saved": as_money(sums["saved"]),
         "served_unpriced": sums["served_unpriced"],
         "ambiguous": ambiguous,
     }
@@ -214,7 +214,7 @@ def _sum_of(column: str, part: dict[str, Any]) -> int:
 def _call(row: dict[str, Any]) -> dict[str, Any]:
     if not row["from_ledger"]:
         return {**row, "saved": Decimal(0)}
-    saved = None if row["cost"] is None else row["cost"] * row["count"]
+    saved = None if row["cost"] is None else as_money(as_units(row["cost"]) * row["count"])
     return {**row, **dict.fromkeys(_TOKENS, 0), "cost": Decimal(0), "saved": saved}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any
 
 from django.db import models
@@ -30,6 +30,8 @@ class JSONTextField(models.TextField):  # type: ignore[type-arg] # not subscript
 MONEY_PLACES = 12
 """How many decimal places money keeps: a price per million tokens with six of them is exact for each token."""
 _UNIT = Decimal(1).scaleb(-MONEY_PLACES)
+# Never that of the thread: a body may have set it to a few digits for sums of its own.
+_EXACT = Context(prec=60)
 
 
 class MoneyField(models.BigIntegerField):  # type: ignore[type-arg] # not subscriptable at run time
@@ -59,10 +61,11 @@ class MoneyField(models.BigIntegerField):  # type: ignore[type-arg] # not subscr
 
 def as_units(amount: Decimal | int | str) -> int:
     """An amount of money as its column holds it, rounded half to even behind the twelfth decimal place."""
-    return int(Decimal(amount).quantize(_UNIT, rounding=ROUND_HALF_EVEN).scaleb(MONEY_PLACES))
+    exact = Decimal(amount).quantize(_UNIT, rounding=ROUND_HALF_EVEN, context=_EXACT)
+    return int(exact.scaleb(MONEY_PLACES, context=_EXACT))
 
 
 def as_money(units: int | Decimal) -> Decimal:
     """An amount of money from its column, or from the sum of some; without needless zeros."""
-    amount = Decimal(int(units)).scaleb(-MONEY_PLACES).normalize()
-    return amount.quantize(Decimal(1)) if amount == amount.to_integral_value() else amount
+    amount = Decimal(int(units)).scaleb(-MONEY_PLACES, context=_EXACT).normalize(_EXACT)
+    return amount.quantize(Decimal(1), context=_EXACT) if amount == amount.to_integral_value() else amount

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta, timezone
-from decimal import Decimal
+from decimal import Context, Decimal, localcontext
 from typing import Any
 from uuid import uuid4
 
@@ -89,6 +89,19 @@ def test_sum_of_many_amounts_is_exact_to_the_last_digit():
     call(run, cost=Decimal(8_000_000))
 
     assert workflow_totals(run.pk)["cost"] == Decimal("16000010.0000000001")
+
+
+def test_amounts_are_exact_however_few_digits_the_caller_reckons_with():
+    run = run_of()
+    with localcontext(Context(prec=3)):
+        for _ in range(2):
+            call(run, cost=Decimal("12.345678901234"))
+        call(run, cost=Decimal("1.0000001"), from_ledger=True, count=3)
+
+        totals, calls = workflow_totals(run), steps_for_workflow(run)
+
+    assert (totals["cost"], totals["saved"]) == (Decimal("24.691357802468"), Decimal("3.0000003"))
+    assert [row["cost"] + row["saved"] for row in calls] == [Decimal("12.345678901234")] * 2 + [Decimal("3.0000003")]
 
 
 def test_sum_of_more_tokens_than_a_column_holds_is_exact():

@@ -115,14 +115,14 @@ def test_steps_module_that_cannot_be_imported_is_found(monkeypatch):
 
 
 def test_migration_that_is_not_applied_is_found():
-    MigrationRecorder(connection).record_unapplied("baton", "0002_operating")
+    MigrationRecorder(connection).record_unapplied("baton", "0003_ledger")
 
     (finding,) = found()
 
     assert finding == Finding(
         severity=Severity.ERROR,
         id="migration-missing",
-        sentence="1 migration is not applied to the database 'default': baton.0002_operating.",
+        sentence="1 migration is not applied to the database 'default': baton.0003_ledger.",
         fix="Run: python manage.py migrate",
     )
 

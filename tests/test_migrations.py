@@ -7,10 +7,14 @@ from django.db.migrations.loader import MigrationLoader
 
 from baton import Workflow
 from baton.models import (
+    BudgetAccount,
     Completion,
     DebugLog,
+    Hold,
+    LedgerEntry,
     QueueSighting,
     StepLog,
+    StepStat,
     SweepLease,
     WorkflowEdge,
     WorkflowNode,
@@ -19,7 +23,20 @@ from baton.models import (
 from baton.testing import drain
 from tests import steps
 
-MODELS = [WorkflowRun, WorkflowNode, WorkflowEdge, Completion, DebugLog, QueueSighting, StepLog, SweepLease]
+MODELS = [
+    WorkflowRun,
+    WorkflowNode,
+    WorkflowEdge,
+    Completion,
+    DebugLog,
+    QueueSighting,
+    StepLog,
+    SweepLease,
+    LedgerEntry,
+    StepStat,
+    Hold,
+    BudgetAccount,
+]
 TABLES = {model._meta.db_table for model in MODELS}
 INDEXES = {index.name for model in MODELS for index in model._meta.indexes}
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
+
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from baton import llm, step
 
@@ -122,3 +126,21 @@ def records(ctx: Any, **usage: Any) -> None:
 def returns_usage(ctx: Any) -> Any:
     then()
     return {"text": "hello", "llm_usage": {"model": "gpt-4o", "input_tokens": 1000, "output_tokens": 100}}
+
+
+@llm.llm_step
+def counts_statements(ctx: Any, keys: list[str]) -> list[list[str]]:
+    """Call under each key, and under the first again; return what that took of the database."""
+    taken = []
+    for key in [*keys, keys[0]]:
+        with CaptureQueriesContext(connection) as captured:
+            llm.call(ctx, key, answer)
+        taken.append([_shape(query["sql"]) for query in captured.captured_queries])
+    return taken
+
+
+def _shape(statement: str) -> str:
+    """The verb of a statement and its table."""
+    verb = statement.split(maxsplit=1)[0]
+    table = re.search(r"(?:FROM|INTO|UPDATE) \"?(baton_\w+)", statement)
+    return f"{verb} {table[1]}" if table else verb

@@ -106,10 +106,10 @@ def test_call_after_which_nobody_can_know_is_marked_and_made_again(step):
 
 @EACH
 def test_refused_call_is_made_again_and_not_marked(step):
-    class Refused(Exception):
+    class RefusedError(Exception):
         status_code = 429
 
-    scripted.SCRIPT[:] = [Refused("slow down"), ANSWER]
+    scripted.SCRIPT[:] = [RefusedError("slow down"), ANSWER]
 
     run = drained(step)
 
@@ -189,3 +189,23 @@ def test_returned_usage_is_taken_out_and_recorded_once():
     assert run.steps["a"].result == {"text": "hello"}
     totals = workflow_totals(run.id)
     assert (totals["calls"], totals["cost"]) == (1, Decimal("0.0035"))
+
+
+def test_call_takes_one_statement_before_it_and_one_transaction_of_two_after_it():
+    scripted.SCRIPT[:] = [ANSWER, ANSWER]
+
+    run = drained(scripted.counts_statements, keys=["one", "two"])
+
+    # The first call of an execution also reads the terms of its run. In a test a transaction is a savepoint.
+    first, second, replay = run.steps["a"].result
+    assert first[:2] == ["SELECT baton_workflowrun", "INSERT baton_ledgerentry"]
+    after = ["SAVEPOINT", "UPDATE baton_ledgerentry", "INSERT baton_stepstat", "RELEASE"]
+    assert first[2:] == after
+    assert second == ["INSERT baton_ledgerentry", *after]
+    assert replay == [
+        "INSERT baton_ledgerentry",
+        "SELECT baton_ledgerentry",
+        "SAVEPOINT",
+        "INSERT baton_stepstat",
+        "RELEASE",
+    ]

@@ -23,3 +23,7 @@ class FaultsConfig(AppConfig):
             from tests.faults.places import plant
 
             plant(Path(folder), os.environ["BATON_TEST_FAULTS_ROLE"])
+        if folder := os.environ.get("BATON_TEST_LLM_FOLDER"):
+            from tests.faults import llm_places
+
+            llm_places.plant(Path(folder))

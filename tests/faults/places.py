@@ -151,7 +151,7 @@ def _nothing() -> None:
 
 
 def _wrap(move: str, *, before: Callable[[], None] = _nothing, after: Callable[[], None] = _nothing) -> None:
-    holder, name = _holder(move)
+    holder, name = holder_of(move)
     original = getattr(holder, name)
 
     @wraps(original)
@@ -164,7 +164,7 @@ def _wrap(move: str, *, before: Callable[[], None] = _nothing, after: Callable[[
     setattr(holder, name, wrapper)
 
 
-def _holder(move: str) -> tuple[Any, str]:
+def holder_of(move: str) -> tuple[Any, str]:
     """The module or class that holds a function."""
     path, _, name = move.rpartition(".")
     try:

@@ -356,7 +356,7 @@ class StepTakenError(LedgerError):
 
 
 class UnpricedModelError(LedgerError):
-    """Raised when a run with a budget calls a model whose price is unknown.
+    """Raised when a call under a budget, of the run, the step or the day, asks a model whose price is unknown.
 
     Attributes:
         model: The model.
@@ -367,8 +367,26 @@ class UnpricedModelError(LedgerError):
         super().__init__(
             step,
             key,
-            f"the run has a budget and {why}. Add the model to BATON['PRICES'], give call(max_cost=...), "
+            f"it is under a budget and {why}. Add the model to BATON['PRICES'], give call(max_cost=...), "
             "or insert the workflow with allow_unpriced=True.",
+        )
+
+
+class NothingToResolveError(BatonError):
+    """Raised when a person decides on a call of unknown outcome, and the step has none.
+
+    Attributes:
+        run: The id of the run.
+        step: The name of the step.
+        key: The key that was named; None where any would have done.
+    """
+
+    def __init__(self, run: object, step: str, *, key: str | None = None) -> None:
+        self.run, self.step, self.key = run, step, key
+        which = "no call" if key is None else f"no call with the key {key!r}"
+        super().__init__(
+            f"Step {step!r} of run {run} has {which} of unknown outcome, so there is nothing to decide. "
+            "Look at its calls with baton_show --money."
         )
 
 

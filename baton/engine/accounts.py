@@ -6,7 +6,7 @@ are locked in the order of their names.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -207,26 +207,44 @@ def wake_held(
         How many were readied.
     """
     with transaction.atomic(using=connection.alias):
-        money = _left_of(connection, account, limit)
-        readied = last = 0
-        while money is None or money >= 0:
-            page = PAGE if most is None else min(PAGE, most - readied)
-            fits = _MOST_UNITS if money is None else as_units(money)
-            # Who may cost anything needs at least the smallest part of it.
-            held = sql.fetch(connection, _FITTING, [account, last, as_units(typical or 0) or 1, fits, page])
-            chosen: list[int] = []
-            for node_id, units in held:
-                last = node_id
-                if money is not None:
-                    wanted = as_money(units) if units is not None else typical or money or _SMALLEST
-                    if wanted > money:
-                        continue
-                    money -= wanted
-                chosen.append(node_id)
-            readied += wake_nodes(connection, chosen)
-            if len(held) < page or readied == most:
-                break
-        return readied
+        pages = _fitting(connection, account, typical=typical, limit=limit, most=most)
+        return sum(wake_nodes(connection, chosen) for chosen in pages)
+
+
+def count_fitting(connection: BaseDatabaseWrapper, account: str, *, most: int) -> int:
+    """How many held steps of an account could be readied, counted up to a limit."""
+    with transaction.atomic(using=connection.alias):
+        return sum(map(len, _fitting(connection, account, typical=None, limit=..., most=most)))
+
+
+def _fitting(
+    connection: BaseDatabaseWrapper,
+    account: str,
+    *,
+    typical: Decimal | None,
+    limit: Decimal | EllipsisType | None,
+    most: int | None,
+) -> Iterator[list[int]]:
+    """The held steps for which an account has money, page by page; the account is locked."""
+    money = _left_of(connection, account, limit)
+    left_over, last, is_full = most, 0, True
+    while is_full and left_over != 0 and (money is None or money >= 0):
+        page = PAGE if left_over is None else min(PAGE, left_over)
+        fits = _MOST_UNITS if money is None else as_units(money)
+        # Who may cost anything needs at least the smallest part of it.
+        held = sql.fetch(connection, _FITTING, [account, last, as_units(typical or 0) or 1, fits, page])
+        chosen: list[int] = []
+        for node_id, units in held:
+            last = node_id
+            if money is not None:
+                wanted = as_money(units) if units is not None else typical or money or _SMALLEST
+                if wanted > money:
+                    continue
+                money -= wanted
+            chosen.append(node_id)
+        yield chosen
+        is_full = len(held) == page
+        left_over = None if left_over is None else left_over - len(chosen)
 
 
 def is_held_for(connection: BaseDatabaseWrapper, account: str) -> bool:

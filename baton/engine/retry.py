@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
 
@@ -39,6 +39,8 @@ class RetryPlan:
     """The names of the steps that run again, in topological order."""
     keeps: list[str]
     """The names of all others, in topological order."""
+    new_answers: bool = field(default=False, repr=False)
+    """Whether language models are asked anew, and the answers that are stored are not used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +58,16 @@ class _Node:
     """Whether the rows of all dependencies are there."""
 
 
-def retry_run(run_id: UUID, *, from_step: str | None = None, dry_run: bool = False) -> RetryPlan:
+def retry_run(
+    run_id: UUID, *, from_step: str | None = None, dry_run: bool = False, new_answers: bool = False
+) -> RetryPlan:
     """Begin another round of a settled run, in one transaction that rings for what is ready.
 
     Args:
         run_id: The run.
         from_step: The step to begin from; None for all that failed.
         dry_run: Change nothing.
+        new_answers: Ask language models anew instead of taking the answers that are stored.
 
     Returns:
         What runs again and what does not.
@@ -87,8 +92,9 @@ def retry_run(run_id: UUID, *, from_step: str | None = None, dry_run: bool = Fal
         reruns = _choose(run, nodes, from_step)
         _refuse_used_key(connection, run)
         if not dry_run:
-            _begin_round(connection, run, sorted(node.id for node in reruns.values()))
-    return RetryPlan(reruns=list(reruns), keeps=[node.name for node in nodes if node.name not in reruns])
+            _begin_round(connection, run, sorted(node.id for node in reruns.values()), new_answers=new_answers)
+    keeps = [node.name for node in nodes if node.name not in reruns]
+    return RetryPlan(reruns=list(reruns), keeps=keeps, new_answers=new_answers)
 
 
 # What the round before has left ---------------------------------------------------------------------------------------
@@ -200,10 +206,13 @@ def _refuse_used_key(connection: BaseDatabaseWrapper, run: WorkflowRun) -> None:
 # The next round -------------------------------------------------------------------------------------------------------
 
 
-def _begin_round(connection: BaseDatabaseWrapper, run: WorkflowRun, node_ids: list[int]) -> None:
+def _begin_round(connection: BaseDatabaseWrapper, run: WorkflowRun, node_ids: list[int], *, new_answers: bool) -> None:
     _reopen(connection, run)
     ids = sql.ids_param(connection, node_ids)
     sql.fetch(connection, sql.LOCK_NODES, [ids])
+    if new_answers:
+        sql.execute(connection, sql.RETIRE_ANSWERS, [ids])
+        sql.execute(connection, sql.COUNT_USAGES_ANEW, [ids])
     sql.execute(connection, sql.RESET_NODES, [ids])
     sql.execute(connection, sql.COUNT_UNSETTLED, [ids])
     readied = sql.fetch(connection, sql.READY_RESET, [ids])

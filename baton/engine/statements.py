@@ -435,6 +435,16 @@ COUNT_UNSETTLED = Statement("""
 Index: baton_edge_dependencies. Parameters: ids.
 """
 
+RETIRE_ANSWERS = Statement("""
+    UPDATE baton_ledgerentry SET is_retired = TRUE WHERE node_id <ids> AND is_call AND NOT is_retired
+""")
+"""Use the answers of language models no more; what was done once is not done again. Index: baton_entry_once."""
+
+COUNT_USAGES_ANEW = Statement("""
+    UPDATE baton_stepstat SET once_key = NULL WHERE node_id <ids> AND once_key LIKE 'u:%%'
+""")
+"""Let usages that are recorded once under a key be counted once more. Index: baton_stat_once."""
+
 READY_RESET = Statement("""
     UPDATE baton_workflownode
     SET state = CASE WHEN not_before > <asof> THEN 'snoozed' ELSE 'available' END,

@@ -215,25 +215,34 @@ class WorkflowRun(models.Model):
         return cancelled
 
     @overload
-    def retry(self, from_step: str | Enum | None = None, *, dry_run: Literal[False] = False) -> Self: ...
+    def retry(
+        self, from_step: str | Enum | None = None, *, dry_run: Literal[False] = False, new_answers: bool = False
+    ) -> Self: ...
 
     @overload
-    def retry(self, from_step: str | Enum | None = None, *, dry_run: Literal[True]) -> RetryPlan: ...
+    def retry(
+        self, from_step: str | Enum | None = None, *, dry_run: Literal[True], new_answers: bool = False
+    ) -> RetryPlan: ...
 
     @overload
-    def retry(self, from_step: str | Enum | None = None, *, dry_run: bool) -> Self | RetryPlan: ...
+    def retry(
+        self, from_step: str | Enum | None = None, *, dry_run: bool, new_answers: bool = False
+    ) -> Self | RetryPlan: ...
 
-    def retry(self, from_step: str | Enum | None = None, *, dry_run: bool = False) -> Self | RetryPlan:
+    def retry(
+        self, from_step: str | Enum | None = None, *, dry_run: bool = False, new_answers: bool = False
+    ) -> Self | RetryPlan:
         """Run the failed part of a settled run again, with everything that hangs on it, as another round of the run.
 
         The failed part is every discarded and every cancelled step. What comes after one of them runs again, too, also
         where it ignored the failure and completed. All other steps keep their results, and their bodies do not run.
-        Attempts start at 1, and a second ending follows.
+        Attempts start at 1, and a second ending follows. Answers of language models that are stored are given again.
 
         Args:
             from_step: Run this step and everything after it again instead, whether or not it failed. What waits for
                 another failed step, which does not run again, stays as it is.
             dry_run: Change nothing, and return the plan.
+            new_answers: Ask language models anew, and pay again, in the steps that run again.
 
         Returns:
             The run, refreshed; with ``dry_run`` the plan, with the names of the steps in ``reruns`` and ``keeps``.
@@ -247,7 +256,7 @@ class WorkflowRun(models.Model):
         from baton.engine.retry import retry_run  # noqa: PLC0415 - the engine stands above the models
 
         name = None if from_step is None else str(getattr(from_step, "value", from_step))
-        plan = retry_run(self.pk, from_step=name, dry_run=dry_run)
+        plan = retry_run(self.pk, from_step=name, dry_run=dry_run, new_answers=new_answers)
         if dry_run:
             return plan
         self.refresh_from_db()

@@ -21,6 +21,7 @@ from baton.sweep.backstop import (
     reannounce,
     ring_for_ready,
 )
+from baton.sweep.held import count_vanished, count_waiting, mark_vanished, wake_waiting
 from baton.sweep.invariants import check
 from baton.sweep.lease import SweeperLease
 from baton.sweep.rescue import (
@@ -61,6 +62,10 @@ class SweepReport:
     """Steps whose time had come."""
     mended: int = 0
     """Waiters that were cancelled or readied because nothing would have done it."""
+    marked: int = 0
+    """Calls whose worker vanished: nobody knows whether they were answered and paid."""
+    held: int = 0
+    """Held steps that can go on, for there is money or a word, and holds of steps that are not held any more."""
     hooks: int = 0
     """Hooks that were left over."""
     finished: int = 0
@@ -85,7 +90,8 @@ class SweepReport:
     @property
     def work(self) -> int:
         """How many rows were mended."""
-        return self.rescued + self.readied + self.mended + self.hooks + self.finished + self.announced
+        mended = (self.rescued, self.readied, self.mended, self.marked, self.held)
+        return sum(mended) + self.hooks + self.finished + self.announced
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +108,8 @@ _PARTS = {
     "rescued": _Part(work=rescue_lost, count=count_lost),
     "readied": _Part(work=ready_all_due, count=count_due),
     "mended": _Part(work=mend_waiters, count=count_stuck),
+    "marked": _Part(work=mark_vanished, count=count_vanished),
+    "held": _Part(work=wake_waiting, count=count_waiting),
     "hooks": _Part(work=call_left_over_hooks, count=count_left_over_hooks),
     "finished": _Part(work=finish_settled_runs, count=count_unfinished),
     "announced": _Part(work=reannounce, count=count_unannounced),

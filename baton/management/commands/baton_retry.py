@@ -34,18 +34,34 @@ class Command(BaseCommand):
             metavar="STEP",
             help="run this step and everything after it again instead, whether or not it failed",
         )
+        parser.add_argument(
+            "--new-answers",
+            action="store_true",
+            help="ask language models anew, and pay again, instead of taking the answers that are stored",
+        )
         parser.add_argument("--dry-run", action="store_true", help="change nothing: say what would run again")
         parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON document")
 
-    def handle(self, *args: Any, run: str, from_step: str | None, dry_run: bool, as_json: bool, **options: Any) -> None:
+    def handle(
+        self,
+        *args: Any,
+        run: str,
+        from_step: str | None,
+        new_answers: bool,
+        dry_run: bool,
+        as_json: bool,
+        **options: Any,
+    ) -> None:
         """Do what was asked."""
         with refusals(self, as_json=as_json):
             found = find_run(run)
-            plan = retry_run(found.pk, from_step=from_step, dry_run=dry_run)
+            plan = retry_run(found.pk, from_step=from_step, dry_run=dry_run, new_answers=new_answers)
         found.refresh_from_db()
         if as_json:
             told = {"ok": True, "id": str(found.pk), "name": found.name, "round": found.round, "dry_run": dry_run}
-            self.stdout.write(json.dumps({**told, "reruns": plan.reruns, "keeps": plan.keeps}))
+            self.stdout.write(
+                json.dumps({**told, "reruns": plan.reruns, "keeps": plan.keeps, "new_answers": new_answers})
+            )
             return
         which = f"run {found.pk} ({printable(found.name)})"
         tell(
@@ -55,6 +71,7 @@ class Command(BaseCommand):
             else f"Round {found.round} of {which} has begun.",
             f"runs again: {_listed(plan.reruns)}",
             f"is kept: {_listed(plan.keeps)}",
+            *(["Language models are asked anew."] if new_answers else []),
         )
 
 

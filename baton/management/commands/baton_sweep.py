@@ -143,7 +143,8 @@ def _seconds(text: str) -> float:
 def _counts(report: SweepReport) -> str:
     pruned = ", ".join(f"{table} {count}" for table, count in report.tables.items())
     return (
-        f"rescued {report.rescued}, readied {report.readied}, mended {report.mended}, hooks {report.hooks}, "
+        f"rescued {report.rescued}, readied {report.readied}, mended {report.mended}, "
+        f"marked {report.marked}, held {report.held}, hooks {report.hooks}, "
         f"finished {report.finished}, announced {report.announced}, rang {report.rung}, pruned {report.pruned}"
         f"{f' ({pruned})' if pruned else ''}; {report.seconds:.3f} s"
     )

@@ -225,6 +225,29 @@ def test_cost_takes_the_place_of_what_was_reserved_as_long_as_it_was_unknown():
     }
 
 
+class WhileAnotherDoesTheSame:
+    """A pricing that takes so long that somebody else prices the same calls meanwhile."""
+
+    is_first = True
+
+    def cost(self, usage: Any) -> Decimal | None:
+        if WhileAnotherDoesTheSame.is_first:
+            WhileAnotherDoesTheSame.is_first = False
+            assert repricing.reprice().priced == 1
+        return COST
+
+
+def test_call_that_somebody_else_prices_meanwhile_is_charged_once():
+    call = unpriced()
+    account(f"run:{call.run_id}")
+    WhileAnotherDoesTheSame.is_first = True
+
+    document = repriced(PRICING=f"{__name__}.WhileAnotherDoesTheSame")
+
+    assert (document["looked_at"], document["priced"], document["added"]) == (1, 0, "0")
+    assert balances()["run"] == (COST, Decimal(0))
+
+
 def test_answer_from_the_ledger_changes_no_account():
     call = unpriced(from_ledger=True)
     account(f"run:{call.run_id}", spent=Decimal(1))

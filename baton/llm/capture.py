@@ -270,7 +270,10 @@ def _model_of(value: Any) -> dict[str, str]:
     """The model that a request or a response names, or the first chunk of one."""
     if isinstance(value, list) and value:
         value = value[0]
-    model = value.get("model") if isinstance(value, Mapping) else getattr(value, "model", None)
+    try:
+        model = value.get("model") if isinstance(value, Mapping) else getattr(value, "model", None)
+    except Exception:  # noqa: BLE001 - the value's own code; its error may quote anything
+        model = None
     return {"model": model} if isinstance(model, str) else {}
 
 
@@ -298,5 +301,5 @@ def _harmless(ctx: StepContext) -> Iterator[None]:
     """The one seam: what fails in here is told, and costs the step nothing."""
     try:
         yield
-    except Exception:
+    except (Exception, SystemExit):
         logger.exception("A call of step %r could not be kept as a debug log.", ctx.step_name)

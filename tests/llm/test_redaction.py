@@ -94,6 +94,13 @@ class UnreadableMapping(UserDict[str, Any]):
         raise RuntimeError("the secret is sk-12345678")
 
 
+class Leaving:
+    model = property(lambda self: self.missing)
+
+    def __repr__(self) -> str:
+        raise SystemExit("the secret is sk-12345678")
+
+
 class LooksLikePydantic:
     def model_dump(self) -> dict[str, Any]:
         return {"token": "abc", "user": "me"}
@@ -384,6 +391,15 @@ def test_nothing_is_kept_where_the_hook_fails_and_the_step_completes(settings, c
     ((name, level),) = {(record.name, record.levelno) for record in caplog.records}
     assert (name, level) == ("baton.llm", logging.ERROR)
     assert caplog.messages[0].startswith(f"{hook} (REDACT_HOOK) raised ")
+
+
+def test_value_that_ends_the_process_when_it_is_read_costs_the_step_nothing():
+    _said.append(Leaving())
+
+    run = drain(Workflow("x", debug=True).add("a", say).insert())
+
+    assert run.state == "completed"
+    assert "sk-" not in all_text()
 
 
 KEYS = ["api_key", "API-Key", "apikey", "Authorization", "X-Api-Key", "x_api_key", "Token", "secret", "PASSWORD"]

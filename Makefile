@@ -7,7 +7,7 @@ ARGS ?=
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help env test lint format types docs coverage tox faults bench bench-sweep bench-stats demo wheel constraints clean
+.PHONY: help env test lint format types docs coverage tox faults bench bench-sweep bench-calls bench-stats demo wheel constraints clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,9 @@ bench: env ## Measure Baton against raw django-q2
 
 bench-sweep: env ## Measure the sweep and retention beside a million old steps
 	@exec $(BIN)/python -m benchmarks.sweep $(ARGS)
+
+bench-calls: env ## Measure what the ledger adds to a call of a language model
+	@exec $(BIN)/python -m benchmarks.calls $(ARGS)
 
 bench-stats: env ## Measure totals over a million calls of language models
 	@exec $(BIN)/python -m benchmarks.stats $(ARGS)

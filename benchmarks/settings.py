@@ -56,3 +56,5 @@ if url := os.environ.get(LAYER_VARIABLE):
         # drops what is more than a hundred messages ahead of the listener.
         "CONFIG": {"hosts": [{"address": url, "socket_timeout": None}], "capacity": 10_000},
     }
+
+BATON = {"PRICES": {"bench": {"input": "1.25", "output": "10", "cached_input": "0.125"}}}

@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 from baton.exceptions import NoResultError
@@ -47,16 +47,6 @@ class StepLogger(logging.LoggerAdapter[logging.Logger]):
         return msg, {**kwargs, "extra": {**(kwargs.get("extra") or {}), **(self.extra or {})}}
 
 
-class OnceOnly(Protocol):
-    """What a context needs of the ledger, which is the engine's."""
-
-    def once(self, key: str, fn: Callable[[], Any], *, on_ambiguous: str | None = None) -> Any:
-        """Do something once."""
-
-    async def aonce(self, key: str, fn: Callable[[], Any], *, on_ambiguous: str | None = None) -> Any:
-        """Do something once."""
-
-
 @dataclass(slots=True, kw_only=True, eq=False)
 class StepContext:
     """The first parameter of every body."""
@@ -80,8 +70,8 @@ class StepContext:
     logger: logging.LoggerAdapter[logging.Logger] = field(init=False)
     """A logger whose records carry the run, the step and the attempt; those of level INFO and above are kept with the
     step."""
-    ledger: OnceOnly | None = None
-    """What keeps once-only effects; None outside a worker, where nothing is kept."""
+    ledger: Any = None
+    """The engine's ledger, which keeps once-only effects; None outside a worker, where nothing is kept."""
     _own_result: Callable[[], Any] | None = None
     _report: Callable[[float, float | None, str], None] = _nothing
     _ask_cancelled: Callable[[], bool] | None = None

@@ -2,8 +2,8 @@
 
 The words in angle brackets are the few that databases spell differently. ``<now>`` is the database's clock while the
 row is written, after any wait for a lock; ``<asof>`` is fixed for a statement, so that an index can be asked for it;
-``<later>`` takes one parameter, seconds from now; ``<before>`` seconds back from now, fixed like ``<asof>``; ``<ids>``
-and ``<run ids>`` take any number of ids as one.
+``<later>`` takes one parameter, seconds from now; ``<before>`` seconds back from now, fixed like ``<asof>``; ``<ids>``,
+``<run ids>`` and ``<names>`` take any number of them as one.
 
 A statement that knows an id never asks besides for what is the predicate of a partial index: the planner, which thinks
 that index tiny, would read all of it.
@@ -39,6 +39,7 @@ _SPELLINGS = {
         "</in>": "))",
         "<ids>": "= ANY (CAST(%s AS bigint[]))",
         "<run ids>": "= ANY (CAST(%s AS uuid[]))",
+        "<names>": "= ANY (CAST(%s AS varchar[]))",
         "<seconds until due>": "EXTRACT(EPOCH FROM due_at - clock_timestamp())",
     },
     # One writer at a time: a transaction that writes has every lock there is.
@@ -53,6 +54,7 @@ _SPELLINGS = {
         "</in>": ")",
         "<ids>": "IN (SELECT value FROM json_each(%s))",
         "<run ids>": "IN (SELECT value FROM json_each(%s))",
+        "<names>": "IN (SELECT value FROM json_each(%s))",
         "<seconds until due>": "(julianday(due_at) - julianday('now')) * 86400.0",
     },
 }

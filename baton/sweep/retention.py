@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from baton import q2
 from baton.conf import YEAR, get_settings
 from baton.engine import statements as sql
+from baton.engine.accounts import run_account, step_account
 from baton.telemetry import is_heard, workflow_failed, workflow_finished
 
 DAYS_WHEN_ASKED = 30.0
@@ -29,6 +31,8 @@ DAYS_WHEN_ASKED = 30.0
 SIGHTING_DAYS = 1.0
 """How long a host that serves a queue no more is remembered."""
 DAY_SECONDS = 24 * 3600.0
+DAYS_OF_ACCOUNTS = 2.0
+"""How long the account of a day is kept at least: calls that began in it may still be under way."""
 
 PAGE = 50
 """How many runs are looked at together."""
@@ -73,6 +77,10 @@ _NODES_OF_RUNS = sql.Statement("""
 """The steps of a few runs. Index: baton_node_name_in_run."""
 
 _EDGES_OF_NODES = sql.Statement("SELECT node_id, count(*) FROM baton_workflowedge WHERE node_id <ids> GROUP BY node_id")
+_ENTRIES_OF_NODES = sql.Statement(
+    "SELECT node_id, count(*) FROM baton_ledgerentry WHERE node_id <ids> GROUP BY node_id"
+)
+_STATS_OF_NODES = sql.Statement("SELECT node_id, count(*) FROM baton_stepstat WHERE node_id <ids> GROUP BY node_id")
 _LOGS_OF_NODES = sql.Statement("SELECT node_id, count(*) FROM baton_debuglog WHERE node_id <ids> GROUP BY node_id")
 
 _DELETE_RUNS = sql.Statement("DELETE FROM baton_workflowrun WHERE id <run ids>")
@@ -97,6 +105,31 @@ _DELETE_LOGS = sql.Statement("""
 _COUNT_LOGS = sql.Statement("""
     SELECT count(*) FROM (SELECT 1 FROM baton_debuglog WHERE node_id <ids> LIMIT %s) found
 """)
+
+_DELETE_ENTRIES = sql.Statement("""
+    DELETE FROM baton_ledgerentry WHERE id <in>SELECT id FROM baton_ledgerentry WHERE node_id <ids> LIMIT %s</in>
+""")
+"""Some of the calls of steps. Index: baton_entry_once."""
+_COUNT_ENTRIES = sql.Statement("""
+    SELECT count(*) FROM (SELECT 1 FROM baton_ledgerentry WHERE node_id <ids> LIMIT %s) found
+""")
+_DELETE_STATS = sql.Statement("""
+    DELETE FROM baton_stepstat WHERE id <in>SELECT id FROM baton_stepstat WHERE node_id <ids> LIMIT %s</in>
+""")
+"""Some of what the calls of steps took and cost. Index: baton_stat_once."""
+_COUNT_STATS = sql.Statement("""
+    SELECT count(*) FROM (SELECT 1 FROM baton_stepstat WHERE node_id <ids> LIMIT %s) found
+""")
+_DELETE_HOLDS = sql.Statement("DELETE FROM baton_hold WHERE node_id <ids>")
+_COUNT_HOLDS = sql.Statement("SELECT count(*) FROM baton_hold WHERE node_id <ids>")
+_DELETE_ACCOUNTS = sql.Statement("""
+    DELETE FROM baton_budgetaccount WHERE name <in>
+        SELECT name FROM baton_budgetaccount WHERE name <names> <skip locked></in>
+""")
+"""Accounts of what goes. One that somebody holds, who changes the budget of a run that goes, is left to itself."""
+_COUNT_ACCOUNTS = sql.Statement("SELECT count(*) FROM baton_budgetaccount WHERE name <names>")
+_DELETE_OLD_DAYS = sql.Statement("DELETE FROM baton_budgetaccount WHERE name >= 'day:' AND name < %s")
+_COUNT_OLD_DAYS = sql.Statement("SELECT count(*) FROM baton_budgetaccount WHERE name >= 'day:' AND name < %s")
 
 _DELETE_OLD_LOGS = sql.Statement("""
     DELETE FROM baton_debuglog WHERE id <in>
@@ -137,9 +170,22 @@ _COUNT_SIGHTINGS = sql.Statement("SELECT count(*) FROM baton_queuesighting WHERE
 
 _BEGINNING = "0001-01-01 00:00:00+00:00"
 _FOR_EVER = 1000 * YEAR
+_MOST_DAYS = 365_000.0
 _NONE = -1
-_MANY = {"WorkflowEdge": (_DELETE_EDGES, _COUNT_EDGES), "DebugLog": (_DELETE_LOGS, _COUNT_LOGS)}
+_MANY = {
+    "WorkflowEdge": (_DELETE_EDGES, _COUNT_EDGES),
+    "DebugLog": (_DELETE_LOGS, _COUNT_LOGS),
+    "StepStat": (_DELETE_STATS, _COUNT_STATS),
+    "LedgerEntry": (_DELETE_ENTRIES, _COUNT_ENTRIES),
+}
 """What a step may have any number of: how so many of it are deleted, and counted."""
+_MEASURES = {
+    "WorkflowEdge": _EDGES_OF_NODES,
+    "DebugLog": _LOGS_OF_NODES,
+    "StepStat": _STATS_OF_NODES,
+    "LedgerEntry": _ENTRIES_OF_NODES,
+}
+"""How many of these steps have."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -192,7 +238,14 @@ class Retention:
         Yields:
             How many rows went with each.
         """
-        for part in (self._left_overs(), self._old_runs(), self._old_logs(), self._old_tasks(), self._old_sightings()):
+        for part in (
+            self._left_overs(),
+            self._old_runs(),
+            self._old_logs(),
+            self._old_tasks(),
+            self._old_days(),
+            self._old_sightings(),
+        ):
             started = time.monotonic()
             for count in part:
                 took = time.monotonic() - started
@@ -265,7 +318,7 @@ class Retention:
     def _measure(self, owners: dict[int, _Doomed]) -> None:
         """Add to each what its steps, given by their ids, have any number of."""
         nodes = self._ids(sorted(owners))
-        for table, statement in (("WorkflowEdge", _EDGES_OF_NODES), ("DebugLog", _LOGS_OF_NODES)):
+        for table, statement in _MEASURES.items():
             for node_id, count in self._fetch(statement, [nodes]):
                 owners[node_id].size[table] += count
 
@@ -365,23 +418,37 @@ class Retention:
             self.deleted.update({"Task": deleted} if deleted else {})
             yield deleted
 
+    def _old_days(self) -> Iterator[int]:
+        if self.days is None:
+            return
+        first_kept = datetime.now(UTC) - timedelta(days=min(max(self.days, DAYS_OF_ACCOUNTS), _MOST_DAYS))
+        params = [f"day:{first_kept:%Y-%m-%d}"]
+        yield self._delete("BudgetAccount", _DELETE_OLD_DAYS, _COUNT_OLD_DAYS, params)
+
     def _old_sightings(self) -> Iterator[int]:
         yield self._delete("QueueSighting", _DELETE_SIGHTINGS, _COUNT_SIGHTINGS, [SIGHTING_DAYS * DAY_SECONDS])
 
     # Rows -------------------------------------------------------------------------------------------------------------
 
     def _delete_nodes(self, doomed: list[_Doomed]) -> None:
-        ids = self._ids(sorted(node_id for each in doomed for node_id in each.nodes))
+        nodes = sorted(node_id for each in doomed for node_id in each.nodes)
+        ids = self._ids(nodes)
         for table, statements in _MANY.items():
             if count := sum(each.size[table] for each in doomed):
                 self._delete(table, *statements, [ids, count])
         self._delete("StepLog", _DELETE_STEP_LOGS, _COUNT_STEP_LOGS, [ids])
+        self._delete("Hold", _DELETE_HOLDS, _COUNT_HOLDS, [ids])
+        self._delete_accounts([step_account(node_id) for node_id in nodes])
         self._delete("WorkflowNode", _DELETE_NODES, _COUNT_NODES, [ids])
 
     def _delete_runs(self, runs: list[Any]) -> None:
         ids = self._ids(runs)
         self._delete("Completion", _DELETE_COMPLETIONS, _COUNT_COMPLETIONS, [ids])
+        self._delete_accounts([run_account(sql.as_uuid(each)) for each in runs])
         self._delete("WorkflowRun", _DELETE_RUNS, _COUNT_RUNS, [ids])
+
+    def _delete_accounts(self, names: list[str]) -> None:
+        self._delete("BudgetAccount", _DELETE_ACCOUNTS, _COUNT_ACCOUNTS, [self._ids(names)])
 
     def _delete(self, table: str, delete: sql.Statement, count: sql.Statement, params: Sequence[Any]) -> int:
         rows = int(self._fetch(count, params)[0][0]) if self.is_dry else sql.execute(self.connection, delete, params)

@@ -89,6 +89,7 @@ def test_json_is_one_document_with_the_plan():
     run = failed_run()
 
     expected = {"ok": True, "id": str(run.pk), "name": "ingest", "reruns": ["parse", "store"], "keeps": ["fetch"]}
+    expected["new_answers"] = False
     assert json.loads(printed(run.pk, "--dry-run", "--json")) == {**expected, "round": 1, "dry_run": True}
     assert json.loads(printed(run.pk, "--json")) == {**expected, "round": 2, "dry_run": False}
 

@@ -24,7 +24,7 @@ from tests.utils import wait_until
 
 pytestmark = pytest.mark.django_db
 
-COUNTS = ["rescued", "readied", "mended", "hooks", "finished", "announced", "rung", "pruned"]
+COUNTS = ["rescued", "readied", "mended", "marked", "held", "hooks", "finished", "announced", "rung", "pruned"]
 KEYS = ["busy", "dry_run", *COUNTS, "tables", "seconds", "errors"]
 
 
@@ -47,7 +47,9 @@ def test_one_pass_mends_and_says_what_it_did_with_a_line_for_each_batch():
     lines = printed().splitlines()
 
     assert lines[:2] == ["  rescued: 1", "  readied: 1"]
-    assert lines[2].startswith("rescued 1, readied 1, mended 0, hooks 0, finished 0, announced 0, rang 0, pruned 0; ")
+    assert lines[2].startswith(
+        "rescued 1, readied 1, mended 0, marked 0, held 0, hooks 0, finished 0, announced 0, rang 0, pruned 0; "
+    )
     assert drain(run).state == "completed"
 
 

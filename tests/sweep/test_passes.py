@@ -26,7 +26,18 @@ from tests.recording import recorded
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("invariants")]
 
-IDLE = {"rescued": 0, "readied": 0, "mended": 0, "hooks": 0, "finished": 0, "announced": 0, "rung": 0, "pruned": 0}
+IDLE = {
+    "rescued": 0,
+    "readied": 0,
+    "mended": 0,
+    "marked": 0,
+    "held": 0,
+    "hooks": 0,
+    "finished": 0,
+    "announced": 0,
+    "rung": 0,
+    "pruned": 0,
+}
 
 
 def lost(count: int = 1, **options) -> WorkflowRun:

@@ -7,10 +7,10 @@ ARGS ?=
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help env test lint format types docs coverage tox faults bench bench-sweep bench-calls bench-stats demo wheel constraints clean
+.PHONY: help env test test-local-model lint format types docs coverage tox faults bench bench-sweep bench-calls bench-stats demo wheel constraints clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 env: ## Make .venv, or bring it up to date
 ifneq ($(origin BIN),command line)
@@ -47,6 +47,9 @@ tox: env ## Run the suite on every Python and Django that this machine has (ARGS
 
 faults: env ## Strike real processes at every place, with both brokers, and print how long the runs take to get over it
 	@exec $(BIN)/python -m scripts.faults $(ARGS)
+
+test-local-model: env ## Follow the guide to local servers with a real small model (brings 130 MB along, for once)
+	@exec $(BIN)/python -m scripts.local_model $(ARGS)
 
 bench: env ## Measure Baton against raw django-q2
 	@exec $(BIN)/python -m benchmarks $(ARGS)

@@ -37,6 +37,7 @@ from django.dispatch import Signal
 from django.test import TestCase
 from django.test.utils import override_settings
 from django.utils import timezone
+from fake_llm import PRICES, FakeProvider
 
 import baton
 from baton import Workflow, exceptions, registry, telemetry, testing
@@ -59,13 +60,25 @@ SETTINGS = {"BATON", "DATABASES", "INSTALLED_APPS", "Q_CLUSTER"}
 # What nothing can be run of here. Commands of manage.py in them are parsed all the same.
 LANGUAGES_FOR_EYES = {"dockerfile", "ini", "text", "yaml"}
 PATIENCE_SECONDS = 20.0
+CLIENTS = ("anthropic", "openai")
 
 _MANAGE = re.compile(r"manage\.py (?P<arguments>[a-z_]+( [^`\n\"]+)?)")
 _ASSIGNMENT = re.compile(r"^[A-Z_]+=")
 
 
+@pytest.fixture
+def _provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the clients of language models find one that costs nothing, by the environment as on a reader's machine."""
+    with FakeProvider(prices={**PRICES, "smollm2-135m": {"input": "0", "output": "0"}}) as provider:
+        for name, address in (("OPENAI", provider.openai_url), ("ANTHROPIC", provider.url)):
+            monkeypatch.setenv(f"{name}_BASE_URL", address)
+            monkeypatch.setenv(f"{name}_API_KEY", "any")
+        yield
+
+
 @pytest.mark.parametrize("page", IN_THIS_PROCESS, ids=name_of)
 @pytest.mark.django_db
+@pytest.mark.usefixtures("_provider")
 def test_code_of_page_does_what_the_page_says(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, isolated_steps: None
 ) -> None:
@@ -78,6 +91,7 @@ def test_code_of_page_does_what_the_page_says(
 
 @pytest.mark.slow
 @pytest.mark.sqlite
+@pytest.mark.usefixtures("_provider")
 def test_readme_works_word_for_word_in_a_fresh_project(tmp_path: Path) -> None:
     with Project(tmp_path) as project:
         project.follow_page(README)
@@ -283,7 +297,12 @@ class Reader:
                 del sys.modules[name]
 
     def follow(self, block: Block) -> None:
-        """Do what a reader does with a block."""
+        """Do what a reader does with a block, at the prices that the page has named so far."""
+        prices = {key: value for key, value in self.settings.get("BATON", {}).items() if key == "PRICES"}
+        with override_settings(BATON={**django_settings.BATON, **prices}):
+            self._follow(block)
+
+    def _follow(self, block: Block) -> None:
         with TestCase.captureOnCommitCallbacks(execute=True):
             match block.language:
                 case "python" if _is_of_settings(block):
@@ -542,7 +561,7 @@ def _is_manage(words: list[str], place: str) -> bool:
 def _requirements() -> set[str]:
     metadata = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     name = metadata["name"]
-    return {name, *(f"{name}[{extra}]" for extra in metadata["optional-dependencies"])}
+    return {name, *(f"{name}[{extra}]" for extra in metadata["optional-dependencies"]), *CLIENTS}
 
 
 def _manage_commands(page: Path) -> Iterator[tuple[int, str]]:

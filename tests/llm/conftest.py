@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from tests.llm import scripted
+
+# Opt-in: `make test-local-model` brings a real model along.
+collect_ignore = [] if "BATON_TEST_LOCAL_MODEL" in os.environ else ["test_local_model.py"]
 
 PRICES = {
     "gpt-4o": {"input": "2.50", "output": "10", "cached_input": "1.25"},

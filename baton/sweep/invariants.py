@@ -38,13 +38,14 @@ _BROKEN: dict[str, sql.Statement] = {
         SELECT n.id, n.name, n.state, n.due_at FROM baton_hold h JOIN baton_workflownode n ON n.id = h.node_id
         WHERE n.state <> 'snoozed' OR n.due_at IS NOT NULL LIMIT 20
     """),
+    # A day keeps what was reserved for calls of unknown outcome whose run retention has deleted.
     "account {0} has {1} reserved, but the calls that hold it have {2}": sql.Statement("""
         SELECT name, reserved, held FROM (
             SELECT a.name, a.reserved, (
                 SELECT COALESCE(sum(e.reserved), 0) FROM baton_ledgerentry e
                 WHERE e.reserved IS NOT NULL AND ' ' || e.accounts || ' ' LIKE '%% ' || a.name || ' %%') AS held
             FROM baton_budgetaccount a) balances
-        WHERE reserved <> held LIMIT 20
+        WHERE reserved < held OR (reserved <> held AND name NOT LIKE 'day:%%') LIMIT 20
     """),
     "call {0} of step {1} is answered and has {2} usages": sql.Statement("""
         SELECT e.id, e.node_id, count(s.id) FROM baton_ledgerentry e

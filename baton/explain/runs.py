@@ -27,11 +27,12 @@ from baton.explain.facts import (
     read_beside,
     who_serves,
 )
+from baton.explain.holds import what_is_asked, what_is_lacking, what_to_raise
 from baton.explain.steps import how_run_cancelled
 from baton.explain.words import between, clock, closed, duration, first_line, listed, number, paragraph
-from baton.models import WorkflowNode, WorkflowRun
+from baton.models import Hold, WorkflowNode, WorkflowRun
 from baton.models.node import WorkflowNodeQuerySet
-from baton.states import FAILED, SETTLED, AttemptOutcome, RunState, StepState
+from baton.states import FAILED, SETTLED, AttemptOutcome, HoldKind, RunState, StepState
 
 _BUSY_SECONDS = 60.0
 _RATE_SECONDS = 60.0
@@ -217,6 +218,32 @@ def _failed_somehow(look: _Look) -> str:
     return ngettext(
         "{count} of {total} steps did not complete.", "{count} of {total} steps did not complete.", bad
     ).format(count=number(bad), total=number(look.total))
+
+
+# What a person is to do -----------------------------------------------------------------------------------------------
+
+
+def _needs_a_person(look: _Look) -> str:
+    """Which steps wait for a person's word, else which for money."""
+    if not look.states[StepState.SNOOZED]:
+        return ""
+    holds = Hold.objects.using(look.using).filter(run=look.run.pk).order_by("since", "node_id")
+    asked = holds.filter(kind=HoldKind.QUESTION).select_related("node").defer("node__result_json").first()
+    if asked is not None:
+        count = holds.filter(kind=HoldKind.QUESTION).count()
+        text = ngettext(
+            "{step} waits for a person since {time}.",
+            "{count} steps wait for a person, {step} since {time}.",
+            count,
+        ).format(step=asked.node.name, count=number(count), time=look.clock(asked.since))
+        return paragraph(text, what_is_asked(asked, step=asked.node.name, using=look.using))
+    held = holds.filter(kind=HoldKind.BUDGET).first()
+    if held is None:
+        return ""
+    count = holds.filter(kind=HoldKind.BUDGET, account=held.account).count()
+    text = ngettext("{count} step is held: {why}", "{count} steps are held: {why}", count)
+    why = what_is_lacking(held, using=look.using)
+    return paragraph(text.format(count=number(count), why=why), what_to_raise(held))
 
 
 # What holds it up -----------------------------------------------------------------------------------------------------
@@ -519,6 +546,7 @@ def _cancelled(look: _Look) -> str:
 
 _FIRST_THAT_FITS: Sequence[Callable[[_Look], str]] = (
     _not_noted,
+    _needs_a_person,
     _failed,
     _unserved,
     _vanished,

@@ -14,8 +14,9 @@ from baton.conf import get_settings
 from baton.explain.cancels import BY_RUN, read_dependency, read_reason
 from baton.explain.executions import failed_alike, failed_attempt, history, last_execution
 from baton.explain.facts import UNSERVED_SECONDS, Service, Wait, heartbeat_at, look_for_sweep, read_beside, who_serves
+from baton.explain.holds import why_held
 from baton.explain.words import between, clock, closed, duration, first_line, listed, number, paragraph
-from baton.models import WorkflowEdge, WorkflowNode
+from baton.models import Hold, WorkflowEdge, WorkflowNode
 from baton.states import FAILED, SETTLED, AttemptOutcome, StepState
 
 _NAMED_DEPENDENCIES = 5
@@ -128,6 +129,8 @@ def _named(look: _Look, dependency: WorkflowNode) -> str:
         case StepState.AVAILABLE:
             text = _("{step} (available since {time} in queue {queue})")
             return text.format(step=dependency.name, time=look.clock(dependency.queued_at), queue=dependency.queue)
+        case StepState.SNOOZED if dependency.due_at is None:
+            return _("{step} (held)").format(step=dependency.name)
         case StepState.SNOOZED | StepState.RETRYABLE:
             text = _("{step} ({state}, again at {time})")
             state = StepState(dependency.state).label
@@ -287,6 +290,9 @@ def _heartbeat(look: _Look) -> str:
 
 def _snoozed(look: _Look) -> str:
     node, last = look.node, last_execution(look.node)
+    hold = Hold.objects.using(look.using).filter(pk=node.pk).first() if node.due_at is None else None
+    if hold is not None:
+        return why_held(hold, step=node.name, using=look.using, now=look.now)
     if node.due_at is not None and node.due_at == node.not_before:
         text = _("Not before {time}, as inserted.").format(time=look.clock(node.due_at))
     elif (last.get("count") or 1) > 1:

@@ -277,7 +277,7 @@ def _note(node: WorkflowNode, now: datetime) -> str:
         case StepState.EXECUTING:
             note = ", ".join(filter(None, (f"on {printable(node.worker)}", _progress(node))))
         case StepState.SNOOZED:
-            note = f"until {clock(node.due_at, now=now)}"
+            note = f"until {clock(node.due_at, now=now)}" if node.due_at else "held"
         case StepState.RETRYABLE:
             note = f"again at {clock(node.due_at, now=now)}: {printable(node.error)}"
         case StepState.DISCARDED | StepState.CANCELLED:

@@ -57,11 +57,13 @@ _OPEN = sql.Statement("""
         %s, 'calling', '', '', FALSE, n.fence, n.attempt, %s, %s, '', '', '', FALSE, <now>
     FROM baton_workflownode n
     WHERE n.id = %s AND n.fence = %s AND n.state = 'executing' AND NOT EXISTS (
-        SELECT 1 FROM baton_ledgerentry e WHERE e.node_id = n.id AND e.key = %s AND NOT e.is_retired AND e.id > %s)
+        SELECT 1 FROM baton_ledgerentry e
+        WHERE e.node_id = n.id AND e.key = %s AND NOT e.is_retired AND (e.id > %s OR e.state = 'answered'))
     ON CONFLICT DO NOTHING
     RETURNING id, number
 """)
-"""Write an intent, if the step is still ours and nobody has begun since a given entry. Index: baton_entry_once."""
+"""Write an intent, if the step is still ours, nobody has begun since a given entry, and there is no answer that came
+late. Index: baton_entry_once."""
 
 _FIND = sql.Statement(f"""
     SELECT {_ENTRY} FROM baton_ledgerentry WHERE node_id = %s AND key = %s AND NOT is_retired ORDER BY number
@@ -434,7 +436,9 @@ class Ledger:
         decision = resolution or (policy if policy != "ask" else "")
         why = error or "its worker vanished"
         with shielded():
-            sql.execute(self.connection, _GIVE_UP, [decision, why, id_])
+            is_given_up = sql.execute(self.connection, _GIVE_UP, [decision, why, id_])
+        if not is_given_up:
+            return 0  # Who was taken for dead was storing the answer meanwhile: it is found.
         if decision == Resolution.REPAY:
             return int(id_)
         if decision == Resolution.FAIL:

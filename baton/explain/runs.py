@@ -227,23 +227,23 @@ def _needs_a_person(look: _Look) -> str:
     """Which steps wait for a person's word, else which for money."""
     if not look.states[StepState.SNOOZED]:
         return ""
-    holds = Hold.objects.using(look.using).filter(run=look.run.pk).order_by("since", "node_id")
-    asked = holds.filter(kind=HoldKind.QUESTION).select_related("node").defer("node__result_json").first()
-    if asked is not None:
-        count = holds.filter(kind=HoldKind.QUESTION).count()
+    # Questions first: they are asked of nobody else, while money may be given back.
+    holds = Hold.objects.using(look.using).filter(run=look.run.pk).order_by("-kind", "since", "node_id")
+    first = holds.select_related("node").defer("node__result_json", "node__attempt_log").first()
+    if first is None:
+        return ""
+    if first.kind == HoldKind.QUESTION:
+        count = holds.filter(kind=first.kind).count()
         text = ngettext(
             "{step} waits for a person since {time}.",
             "{count} steps wait for a person, {step} since {time}.",
             count,
-        ).format(step=asked.node.name, count=number(count), time=look.clock(asked.since))
-        return paragraph(text, what_is_asked(asked, step=asked.node.name, using=look.using))
-    held = holds.filter(kind=HoldKind.BUDGET).first()
-    if held is None:
-        return ""
-    count = holds.filter(kind=HoldKind.BUDGET, account=held.account).count()
+        ).format(step=first.node.name, count=number(count), time=look.clock(first.since))
+        return paragraph(text, what_is_asked(first, step=first.node.name, using=look.using))
+    count = holds.filter(account=first.account).count()
     text = ngettext("{count} step is held: {why}", "{count} steps are held: {why}", count)
-    why = what_is_lacking(held, using=look.using)
-    return paragraph(text.format(count=number(count), why=why), what_to_raise(held))
+    why = what_is_lacking(first, using=look.using)
+    return paragraph(text.format(count=number(count), why=why), what_to_raise(first))
 
 
 # What holds it up -----------------------------------------------------------------------------------------------------

@@ -40,14 +40,14 @@ def claude(url: str, timeout: float = TIMEOUT) -> anthropic.Anthropic:
 
 
 @asynccontextmanager
-async def agpt(url: str, timeout: float = TIMEOUT) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=timeout) as client:
+async def agpt(url: str) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=TIMEOUT) as client:
         yield client
 
 
 @asynccontextmanager
-async def aclaude(url: str, timeout: float = TIMEOUT) -> AsyncIterator[anthropic.AsyncAnthropic]:
-    async with anthropic.AsyncAnthropic(base_url=url, api_key="none", max_retries=0, timeout=timeout) as client:
+async def aclaude(url: str) -> AsyncIterator[anthropic.AsyncAnthropic]:
+    async with anthropic.AsyncAnthropic(base_url=url, api_key="none", max_retries=0, timeout=TIMEOUT) as client:
         yield client
 
 

@@ -117,10 +117,12 @@ _body: _Body | None = None
 
 
 def plant(folder: Path) -> None:
-    """Wrap the moves in this process and in what is forked from it, with the clients at hand before that."""
-    from tests.faults.llm_steps import clients
+    import faulthandler
 
-    clients()
+    """Wrap the moves in this process and in what is forked from it, with the clients at hand before that."""
+    from tests.faults.llm_steps import warm_up
+
+    warm_up()
     for place, move in _MOVES.items():
         _wrap(place, move)
 

@@ -54,11 +54,6 @@ class Plan:
     pays_again: bool
     """What is answered where a person is asked."""
 
-    @property
-    def is_kept(self) -> bool:
-        """Whether every step completes: no call of it fails where its outcome is unknown."""
-        return not any(call.policy for step in self.steps for call in step.calls)
-
 
 def plan_of(seed: int, *, may_stop: bool) -> Plan:
     """The run of a seed; seeds that follow each other are struck at one place after the other.
@@ -77,18 +72,19 @@ def plan_of(seed: int, *, may_stop: bool) -> Plan:
     for name in names:
         is_struck = name == names[-1]
         calls = [
-            _call(draw, f"{seed}.{name}", index, budget, policy, needs if is_struck and index == 1 else _Needs())
+            _call(draw, f"{seed}.{name}.{index}.", f"call {index}", needs if is_struck and index == 1 else _Needs())
             for index in range(1, draw.choice((1, 2, 3)) + 1)
         ]
-        strikes = _strikes(draw, place, calls[0].key, [call.key for call in calls], may_stop) if is_struck else []
+        calls = [
+            replace(call, policy=policy, max_cost=None if budget is None or call.kind == EFFECT else "0.50")
+            for call in calls
+        ]
+        strikes = _strikes(draw, seed, [call.key for call in calls], may_stop=may_stop) if is_struck else []
         step = PlannedStep(name=name, is_async=draw.random() < 0.4, calls=calls, strikes=strikes)
-        for call in calls:
-            is_first_struck = is_struck and call is calls[0]
-            kind = needs.trouble if is_first_struck else ""
-            index = calls.index(call)
-            troubled, step, failure = _troubled(draw, kind, call, step)
-            calls[index] = troubled
-            failures += failure
+        for index, call in enumerate(calls):
+            wanted = needs.trouble if is_struck and index == 0 else ""
+            calls[index], step, found = _troubled(draw, wanted, call, step)
+            failures += found
         steps.append(step)
     return Plan(seed=seed, steps=steps, failures=failures, budget=budget, pays_again=draw.random() < 0.6)
 
@@ -117,13 +113,10 @@ def _needs(place: Place) -> _Needs:
     return _Needs()
 
 
-def _call(
-    draw: random.Random, where: str, index: int, budget: Decimal | None, policy: str | None, needs: _Needs
-) -> Call:
+def _call(draw: random.Random, prompt: str, key: str, needs: _Needs) -> Call:
     kinds = [kind for kind in KINDS if kind.endswith(STREAM) or not needs.is_stream]
     kind = draw.choice(kinds if needs.is_paid else [*kinds, EFFECT])
     api = kind.removesuffix(STREAM)
-    prompt = f"{where}.{index}."
     if kind != EFFECT:
         prompt += f" [fake input={{input}} output={{output}} {_TOKENS[api]}]".format(
             input=draw.randint(1500, 5000),
@@ -134,32 +127,32 @@ def _call(
         )
     leaves = kind.endswith(STREAM) and not needs.is_stream and draw.random() < 0.3
     return Call(
-        key=f"call {index}",
+        key=key,
         kind=kind,
         model=draw.choice(_MODELS.get(api, ("",))),
         prompt=prompt,
         leaves_after=draw.randint(1, 3) if leaves else 0,
         is_repeated=not leaves and draw.random() < 0.2,
-        policy=policy,
-        max_cost="0.50" if budget is not None and kind != EFFECT else None,
     )
 
 
-def _strikes(draw: random.Random, place: Place, struck: str, keys: list[str], may_stop: bool) -> list[Strike]:
+def _strikes(draw: random.Random, seed: int, keys: list[str], *, may_stop: bool) -> list[Strike]:
+    place = list(Place)[seed % len(Place)]
+    # Every third round of the places is one of stopped processes.
+    usual = STOP if may_stop and seed // len(Place) % 3 == 1 and place not in _NO_STOP else KILL
     strikes = []
     if place is Place.AFTER_MARK:
-        strikes.append(_strike(draw, draw.choice((Place.AFTER_CHARGE, Place.BEFORE_STORE)), struck, may_stop))
+        strikes.append(_strike(draw.choice((Place.AFTER_CHARGE, Place.BEFORE_STORE)), keys[0], usual))
     elif place in (Place.BEFORE_SERVED, Place.AFTER_SERVED):
-        strikes.append(_strike(draw, draw.choice((Place.AFTER_STORE, Place.IN_SETTLE)), struck, may_stop=False))
-    strikes.append(_strike(draw, place, struck, may_stop))
+        strikes.append(_strike(draw.choice((Place.AFTER_STORE, Place.IN_SETTLE)), keys[0], KILL))
+    strikes.append(_strike(place, keys[0], usual))
     if draw.random() < 0.3:
-        strikes.append(_strike(draw, draw.choice(list(Place)), draw.choice(keys), may_stop))
+        strikes.append(_strike(draw.choice(list(Place)), draw.choice(keys), KILL))
     return strikes
 
 
-def _strike(draw: random.Random, place: Place, key: str, may_stop: bool) -> Strike:
-    stops = draw.random() < 0.2 and may_stop and place not in _NO_STOP
-    return Strike(place=place, key="" if place in OF_NO_CALL else key, signal=STOP if stops else KILL)
+def _strike(place: Place, key: str, number: int) -> Strike:
+    return Strike(place=place, key="" if place in OF_NO_CALL else key, signal=number)
 
 
 def _troubled(draw: random.Random, kind: str, call: Call, step: PlannedStep) -> tuple[Call, PlannedStep, list[Failure]]:

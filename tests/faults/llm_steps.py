@@ -16,6 +16,7 @@ import anthropic
 import openai
 
 from baton import llm
+from baton.engine.answers import read_answer, write_answer
 from baton.llm.transience import retry_after
 from tests.faults import llm_places
 from tests.faults.llm_places import Place, Strike
@@ -164,6 +165,25 @@ def clients() -> dict[str, Any]:
         "openai": openai.OpenAI(base_url=url + "/v1", **options),
         "anthropic": anthropic.Anthropic(base_url=url, **options),
     }
+
+
+def warm_up() -> None:
+    """Make one call of each kind before a cluster forks: the clients build what they read answers with at first use.
+
+    No connection is left over, and the calls have no idempotency key.
+    """
+    url, options = _provider()
+    with (
+        openai.OpenAI(base_url=url + "/v1", **options) as gpt,
+        anthropic.Anthropic(base_url=url, **options) as claude,
+    ):
+        for kind in KINDS:
+            call = Call(key="", kind=kind, model="claude-haiku-4-5" if "messages" in kind else "gpt-4o", prompt="warm")
+            answer = _create({"openai": gpt, "anthropic": claude}, call, llm.Call(idempotency_key=""))
+            for each in answer if kind.endswith(STREAM) else [answer]:
+                written = write_answer(each)
+                read_answer(written.text, written.kind)
+    clients()
 
 
 def _async_openai() -> openai.AsyncOpenAI:

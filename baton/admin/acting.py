@@ -22,7 +22,7 @@ from baton.engine.retry import RetryPlan
 from baton.exceptions import BatonError
 from baton.explain.cancels import reason_of
 from baton.explain.words import clock, closed, number
-from baton.models import WorkflowNode, WorkflowRun
+from baton.models import LedgerEntry, WorkflowNode, WorkflowRun
 
 MOST_RUNS = 100
 """How many runs can be acted on at once."""
@@ -139,6 +139,7 @@ def retry(model_admin: Any, request: HttpRequest, runs: QuerySet[WorkflowRun]) -
         "action": "retry_runs",
         "effects": planned,
         "refused": refused,
+        "has_answers": _have_answers([each.run for each in planned]),
     }
     return _ask(model_admin, request, context, asks_reason=False)
 
@@ -197,7 +198,7 @@ def _do_retry(model_admin: Any, request: HttpRequest, runs: Sequence[WorkflowRun
     done = 0
     for run in runs:
         try:
-            run.retry(from_step or None)
+            run.retry(from_step or None, new_answers="new_answers" in request.POST)
         except BatonError as exc:
             refused.append(str(exc))
             continue
@@ -225,6 +226,12 @@ def _unsettled(runs: Sequence[WorkflowRun]) -> dict[UUID, int]:
     """How many steps a cancel would settle, by run."""
     rows = WorkflowNode.objects.using(get_settings().database).filter(run__in=[run.pk for run in runs])
     return dict(rows.unsettled().order_by().values_list("run_id").annotate(Count("id")))
+
+
+def _have_answers(runs: Sequence[WorkflowRun]) -> bool:
+    """Whether language models have answered in any of the runs."""
+    calls = LedgerEntry.objects.using(get_settings().database).filter(run__in=[run.pk for run in runs], is_call=True)
+    return calls.exists()
 
 
 def _refusal(run: WorkflowRun, *, is_alone: bool) -> str:

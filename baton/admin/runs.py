@@ -16,7 +16,7 @@ from django.utils.html import format_html
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from baton.admin import acting, display
+from baton.admin import acting, deciding, display
 from baton.admin.base import ReadOnlyAdmin
 from baton.admin.filters import NameFilter
 from baton.admin.money import money_of
@@ -60,6 +60,8 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
         site = self.admin_site
         return [
             path("<uuid:run_id>/cancel/", site.admin_view(self.cancel_view), name="baton_workflowrun_cancel"),
+            path("<uuid:run_id>/budget/", site.admin_view(self.budget_view), name="baton_workflowrun_budget"),
+            path("<uuid:run_id>/decide/", site.admin_view(self.decide_view), name="baton_workflowrun_decide"),
             path("<uuid:run_id>/retry/", site.admin_view(self.retry_view), name="baton_workflowrun_retry"),
             *super().get_urls(),
         ]
@@ -77,7 +79,9 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """A run's page."""
-        extra = {"can_control": self.has_control_permission(request), **(extra_context or {})}
+        can_control = self.has_control_permission(request)
+        asks = deciding.step_that_asks(object_id) if can_control else ""
+        extra = {"can_control": can_control, "step_that_asks": asks, **(extra_context or {})}
         return super().change_view(request, object_id, form_url, extra)
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
@@ -105,6 +109,14 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
     def retry_view(self, request: HttpRequest, run_id: Any) -> HttpResponse:
         """Retry one run, from its page."""
         return acting.of_one(self, request, run_id, acting.retry)
+
+    def budget_view(self, request: HttpRequest, run_id: Any) -> HttpResponse:
+        """Give one run another budget, from its page."""
+        return deciding.change_budget(self, request, run_id)
+
+    def decide_view(self, request: HttpRequest, run_id: Any) -> HttpResponse:
+        """Decide on calls of unknown outcome, from the page of the run or the step."""
+        return deciding.decide(self, request, run_id)
 
     # Columns ----------------------------------------------------------------------------------------------------------
 

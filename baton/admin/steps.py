@@ -16,7 +16,7 @@ from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _now
 from django.utils.translation import gettext_lazy as _
 
-from baton.admin import display
+from baton.admin import deciding, display
 from baton.admin.base import ReadOnlyAdmin
 from baton.admin.filters import ErrorKeyFilter, QueueFilter
 from baton.admin.money import calls_of
@@ -94,7 +94,9 @@ class WorkflowNodeAdmin(ReadOnlyAdmin):
         can_control = request.user.has_perm("baton.control_workflowrun") and request.user.has_perm(
             "baton.view_workflowrun"
         )
-        return super().change_view(request, object_id, form_url, {"can_control": can_control, **(extra_context or {})})
+        has_questions = can_control and deciding.has_questions(object_id)
+        extra = {"can_control": can_control, "has_questions": has_questions, **(extra_context or {})}
+        return super().change_view(request, object_id, form_url, extra)
 
     # Failures ---------------------------------------------------------------------------------------------------------
 

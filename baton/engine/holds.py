@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from typing import Any
 
+from django.db import DatabaseError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from baton import q2
@@ -14,6 +17,8 @@ from baton.engine.gate import Claim
 from baton.models.fields import as_units
 from baton.returns import Snooze
 from baton.states import HoldKind
+
+logger = logging.getLogger("baton.engine")
 
 Beside = Callable[[BaseDatabaseWrapper], None]
 """What is written in the transaction of something else: the usage with the answer, or with the settle."""
@@ -51,6 +56,16 @@ class Held(Snooze):
         self.still = still
         """Asked once the hold is written, with what it waits for locked: whether it is still to be waited for."""
         self.args = (reason,)
+
+
+def write_besides(connection: BaseDatabaseWrapper, besides: Sequence[Beside], *, about: Mapping[str, Any]) -> None:
+    """Write usages in the transaction of a settle, or without one; one that fails harms neither it nor the others."""
+    for beside in besides:
+        try:
+            with transaction.atomic(using=connection.alias):
+                beside(connection)
+        except DatabaseError:
+            logger.exception("A usage of step %r could not be written.", about["step_name"], extra=about)
 
 
 def write_hold(connection: BaseDatabaseWrapper, claim: Claim, hold: Held) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
+import sys
 from collections.abc import Iterable
+from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -13,6 +16,8 @@ from baton.context import StepContext
 from baton.engine import statements as sql
 from baton.engine.cascade import Fall
 from baton.engine.event_loop import run_async
+from baton.engine.holds import write_besides
+from baton.engine.ledger import Ledger
 from baton.engine.step_log import LineBuffer
 from baton.engine.timer import TimeIsUp, Timer
 from baton.engine.transactions import mend_connections, open_transactions
@@ -20,6 +25,7 @@ from baton.exceptions import UnknownStepError
 from baton.models import WorkflowNode
 from baton.registry import find_step
 from baton.results import DependencyResults
+from baton.states import StepState
 from baton.telemetry import about_step
 
 logger = logging.getLogger("baton.engine")
@@ -52,12 +58,26 @@ def _call(connection: BaseDatabaseWrapper, fall: Fall) -> None:
         )
         return
     lines = LineBuffer(about, fence=node.fence)
+    ledger = Ledger(
+        alias=connection.alias,
+        run_id=node.run_id,
+        node_id=node.pk,
+        workflow_name=node.run.name,
+        step_name=node.name,
+        step=node.step,
+        fence=node.fence,
+        attempt=node.attempt,
+        state=StepState(node.state),
+        own=connection,
+        depth=len(connection.atomic_blocks),
+    )
     timer, around, was_torn = Timer(node.timeout), open_transactions(), False
     try:
         with tracing.calling_hook(node, fall.hook), timer:
-            returned = hook(_context(node, lines, model=node.options.get("model", step.options.model)), fall.reason)
+            model = node.options.get("model", step.options.model)
+            returned = hook(_context(node, lines, ledger, model=model), fall.reason)
             if inspect.isawaitable(returned):
-                run_async(connection, lambda: returned, seconds=node.timeout)
+                run_async(connection, lambda: _awaited(returned, ledger), seconds=node.timeout)
     except TimeIsUp:
         was_torn = True
         logger.error(  # noqa: TRY400 - where it was torn is no help
@@ -71,11 +91,20 @@ def _call(connection: BaseDatabaseWrapper, fall: Fall) -> None:
         logger.exception("The hook of step %r for a %s dependency raised.", node.name, fall.hook, extra=about)
     finally:
         timer.disarm()
+        ledger.leave(is_torn=was_torn)
         mend_connections(around, was_torn=was_torn)
+        write_besides(connection, ledger.besides, about=about)
         lines.write(connection)
 
 
-def _context(node: WorkflowNode, lines: LineBuffer, *, model: str | None) -> StepContext:
+async def _awaited(returned: Any, ledger: Ledger) -> None:
+    try:
+        await returned
+    finally:
+        await ledger.aleave(is_torn=isinstance(sys.exception(), asyncio.CancelledError))
+
+
+def _context(node: WorkflowNode, lines: LineBuffer, ledger: Ledger, *, model: str | None) -> StepContext:
     return StepContext(
         workflow_id=node.run_id,
         workflow_name=node.run.name,
@@ -87,4 +116,5 @@ def _context(node: WorkflowNode, lines: LineBuffer, *, model: str | None) -> Ste
         model=model,
         _keep_line=lines.add,
         _node_id=node.pk,
+        ledger=ledger,
     )

@@ -7,6 +7,7 @@ that was answered and paid: nobody can close that window, so it is marked, and a
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -39,9 +40,11 @@ from baton.models.fields import as_units
 from baton.registry import POLICIES
 from baton.results import outside_event_loop
 from baton.returns import Directive
-from baton.states import EntryState, HoldKind, Resolution
+from baton.states import EntryState, HoldKind, Resolution, StepState
 
 T = TypeVar("T")
+
+logger = logging.getLogger("baton.engine")
 
 MAX_KEY = 255
 _TRIES = 10
@@ -56,7 +59,7 @@ _OPEN = sql.Statement("""
             SELECT max(e.number) FROM baton_ledgerentry e WHERE e.node_id = n.id AND e.key = %s), 0) + 1,
         %s, 'calling', '', '', FALSE, n.fence, n.attempt, %s, %s, '', '', '', FALSE, <now>
     FROM baton_workflownode n
-    WHERE n.id = %s AND n.fence = %s AND n.state = 'executing' AND NOT EXISTS (
+    WHERE n.id = %s AND n.fence = %s AND n.state = %s AND NOT EXISTS (
         SELECT 1 FROM baton_ledgerentry e
         WHERE e.node_id = n.id AND e.key = %s AND NOT e.is_retired AND (e.id > %s OR e.state = 'answered'))
     ON CONFLICT DO NOTHING
@@ -64,6 +67,8 @@ _OPEN = sql.Statement("""
 """)
 """Write an intent, if the step is still ours, nobody has begun since a given entry, and there is no answer that came
 late. Index: baton_entry_once."""
+
+_IS_OURS = sql.Statement("SELECT 1 FROM baton_workflownode WHERE id = %s AND fence = %s AND state = %s")
 
 _FIND = sql.Statement(f"""
     SELECT {_ENTRY} FROM baton_ledgerentry WHERE node_id = %s AND key = %s AND NOT is_retired ORDER BY number
@@ -160,6 +165,8 @@ class Ledger:
     step: str
     fence: int
     attempt: int
+    state: StepState = StepState.EXECUTING
+    """In which the step is ours: a hook is called when its step is cancelled."""
     policy: str = "repay"
     """What follows a call of unknown outcome, where the call itself does not say."""
     capture: bool | None = None
@@ -255,7 +262,8 @@ class Ledger:
         after = 0
         for _ in range(_TRIES):
             with shielded():
-                params = [key, key, is_call, provider[:100], model[:255], self.node_id, self.fence, key, after]
+                choice = [self.node_id, self.fence, self.state.value, key, after]
+                params = [key, key, is_call, provider[:100], model[:255], *choice]
                 opened = self._open(key, params, reserve)
             if opened is not None:
                 return opened
@@ -423,7 +431,7 @@ class Ledger:
     def _after(self, key: str, last: Sequence[Any] | None, policy: str) -> int:
         """After which call of a key another one may be begun."""
         if last is None:
-            if not sql.fetch(self.connection, sql.HOLDS, [self.node_id, self.fence]):
+            if not sql.fetch(self.connection, _IS_OURS, [self.node_id, self.fence, self.state.value]):
                 raise StepTakenError(self.step_name, key)
             return 0
         id_, _number, state, resolution, fence, _answer, _kind, error = last
@@ -451,10 +459,17 @@ class Ledger:
             accounts.settle_accounts(connection, entry.accounts, reserved=entry.reserved, cost=cost)
 
     def _wake(self, entry: Entry, typical: Decimal) -> None:
-        """Let those go on that waited for what this call has left."""
-        for name in entry.accounts:
-            if accounts.is_held_for(self.connection, name):
-                accounts.wake_held(self.connection, name, typical=typical or None)
+        """Let those go on that waited for what this call has left; where that fails, the sweep does it."""
+        connection = self.connection
+        try:
+            for name in entry.accounts:
+                if accounts.is_held_for(connection, name):
+                    accounts.wake_held(connection, name, typical=typical or None)
+        except (DatabaseError, InterfaceError):
+            if connection.in_atomic_block:
+                raise
+            logger.exception("Who waits for money could not be told of it; that is left to the sweep.")
+            connection.close()
 
     def _held_for_money(self, refusal: Refusal) -> Held:
         limit = refusal.limit
@@ -462,6 +477,8 @@ class Ledger:
         reason = f"{limit.words} of {limit.most.normalize():f} leaves {refusal.left.normalize():f}{wants}"
 
         def still(connection: BaseDatabaseWrapper) -> bool:
+            # Whoever raises the budget holds the account, so the limit is read after it is ours.
+            accounts.lock(connection, limit.name, run_id=self.run_id, node_id=self.node_id)
             limits = accounts.limits_of(self.run_id, self.node_id, using=self.alias)
             now = next((each for each in limits if each.name == limit.name), None)
             if now is None:
@@ -476,7 +493,8 @@ class Ledger:
             ((resolution, state),) = sql.fetch(connection, _DECISION, [entry_id])
             return not resolution and state != EntryState.ANSWERED
 
-        return Held(HoldKind.QUESTION, f"nobody knows whether the call {key!r} was answered and paid", still=still)
+        reason = f"nobody knows whether the call {key!r} was answered and paid"
+        return Held(HoldKind.QUESTION, reason, still=still, account=f"entry:{entry_id}")
 
 
 _DECISION = sql.Statement("SELECT resolution, state FROM baton_ledgerentry WHERE id = %s <lock>")

@@ -17,6 +17,7 @@ from baton.engine.clock import read_clock
 from baton.engine.errors import error_message, storable_text
 from baton.engine.finish import finish
 from baton.engine.gate import Claim, claim_next, is_ready, ready_due, seconds_until_due, worker_name
+from baton.engine.holds import write_besides
 from baton.engine.hooks import call_hooks
 from baton.engine.lease import Holding, heartbeat, renew
 from baton.engine.options import module_in, options_of
@@ -243,20 +244,9 @@ def _settle(connection: BaseDatabaseWrapper, claim: Claim, verdict: Verdict, unt
     # An earlier try may have been committed and its answer lost: then nobody has asked for the end of the run.
     settled.asks_finish |= tries > 1
     if settled.is_stale:
-        _write_besides(connection, claim, verdict)
+        # What was paid for is recorded whatever became of the step.
+        write_besides(connection, verdict.besides, about=claim.about)
     return settled
-
-
-def _write_besides(connection: BaseDatabaseWrapper, claim: Claim, verdict: Verdict) -> None:
-    """Write what belongs to an execution whatever became of its step: it was paid for."""
-    for beside in verdict.besides:
-        try:
-            with transaction.atomic(using=connection.alias):
-                beside(connection)
-        except Exception:
-            if connection.in_atomic_block:
-                raise
-            logger.exception("A usage of step %r could not be written.", claim.name, extra=claim.about)
 
 
 def _is_before(until: float | None) -> bool:

@@ -16,7 +16,7 @@ from baton.engine import statements as sql
 from baton.engine.cascade import Fall, cascade
 from baton.engine.errors import error_key
 from baton.engine.gate import Claim, claim_kept, claim_next
-from baton.engine.holds import Beside, Held, write_hold
+from baton.engine.holds import Beside, Held, write_besides, write_hold
 from baton.engine.transitions import Transition
 from baton.models.node import KEPT_EXECUTIONS
 from baton.states import AttemptOutcome, StepState
@@ -109,8 +109,7 @@ def settle(
             settled = _fail(connection, claim, verdict, expired_only)
         if settled.is_stale:
             return settled
-        for beside in verdict.besides:
-            beside(connection)
+        write_besides(connection, verdict.besides, about=claim.about)
         if verdict.hold is not None:
             # After what charges accounts, which are locked in the order of their names.
             write_hold(connection, claim, verdict.hold)

@@ -144,3 +144,19 @@ def _shape(statement: str) -> str:
     verb = statement.split(maxsplit=1)[0]
     table = re.search(r"(?:FROM|INTO|UPDATE) \"?(baton_\w+)", statement)
     return f"{verb} {table[1]}" if table else verb
+
+
+@step
+def fails(ctx: Any) -> None:
+    raise RuntimeError("as it is told")
+
+
+@step
+def mourns(ctx: Any) -> None:
+    """Run never; its hook calls."""
+
+
+@mourns.on_dependency_discarded
+def call_for_help(ctx: Any, reason: str) -> None:
+    ctx.logger.info("%s", llm.call(ctx, "k", answer))
+    llm.record_usage(ctx, model="gpt-4o", input_tokens=1000, output_tokens=100)

@@ -209,3 +209,15 @@ def test_call_takes_one_statement_before_it_and_one_transaction_of_two_after_it(
         "INSERT baton_stepstat",
         "RELEASE",
     ]
+
+
+def test_call_of_a_hook_is_recorded_too():
+    scripted.SCRIPT[:] = [ANSWER]
+    workflow = Workflow("w").add("a", scripted.fails, max_attempts=1).add("b", scripted.mourns, deps=["a"])
+
+    run = drain(workflow.insert())
+
+    totals = workflow_totals(run.id)
+    assert (run.state, totals["calls"], totals["cost"]) == ("failed", 2, COST + Decimal("0.0035"))
+    assert [row["step_name"] for row in steps_for_workflow(run.id)] == ["b", "b"]
+    assert entries(run) == [(1, "answered", "")]

@@ -227,12 +227,27 @@ class Settings:
     capture_max_chars: int = _count(100_000, least=100)
     """How long each of the three may be in a debug log, in characters of JSON (default 100,000)."""
     redact_keys: tuple[str, ...] = _shaped(
-        ("api_key", "apikey", "authorization", "cookie", "password", "secret", "token", "x-api-key"),
+        (
+            "access_token",
+            "api_key",
+            "apikey",
+            "authorization",
+            "client_secret",
+            "cookie",
+            "password",
+            "private_key",
+            "refresh_token",
+            "secret",
+            "set-cookie",
+            "token",
+            "x-api-key",
+        ),
         "a list of names of keys",
         _texts,
     )
-    """Names of keys whose values never reach a debug log, in any case (default: api_key, apikey, authorization, cookie,
-    password, secret, token and x-api-key)."""
+    """Names of keys whose values never reach a debug log, in any case (default: access_token, api_key, apikey,
+    authorization, client_secret, cookie, password, private_key, refresh_token, secret, set-cookie, token and
+    x-api-key)."""
     redact_patterns: tuple[re.Pattern[str], ...] = _shaped((), "a list of regular expressions", _patterns)
     """Regular expressions; what they match in any text never reaches a debug log (default: none)."""
     redact_hook: str | None = None

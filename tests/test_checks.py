@@ -861,6 +861,25 @@ def test_e024_nothing_can_be_priced(settings, path, fault):
     ]
 
 
+@pytest.mark.parametrize(
+    ("path", "fault"),
+    [
+        ("nowhere.hook", "which cannot be imported: No module named 'nowhere'"),
+        ("tests.settings.SECRET_KEY", "which cannot be called."),
+    ],
+)
+def test_e025_the_redaction_hook_is_unusable(settings, path, fault):
+    settings.BATON = {"REDACT_HOOK": path}
+
+    assert findings() == [
+        Error(
+            f"BATON['REDACT_HOOK'] is {path!r}, {fault}",
+            hint="Give the dotted path of a function (kind, value); while it is missing, nothing of a call is kept.",
+            id="baton.E025",
+        )
+    ]
+
+
 def test_w013_the_default_prices_are_in_another_currency(settings):
     settings.BATON = {"CURRENCY": "EUR"}
 

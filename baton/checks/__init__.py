@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from baton.checks import brokers, channels, clusters, databases, pricing, project, steps
+from baton.checks import brokers, capture, channels, clusters, databases, pricing, project, steps
 
-__all__ = ["brokers", "channels", "clusters", "databases", "pricing", "project", "steps"]
+__all__ = ["brokers", "capture", "channels", "clusters", "databases", "pricing", "project", "steps"]

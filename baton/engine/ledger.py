@@ -306,12 +306,20 @@ class Ledger:
         if cost is not None:
             self._wake(entry, cost)
 
-    def settle_cost(self, entry: Entry, cost: Decimal) -> None:
-        """Put a cost that became known after the answer was stored in the place of what was reserved for it."""
+    def settle_cost(self, entry: Entry, cost: Decimal | None, *, beside: Beside) -> None:
+        """Put a cost that became known after the answer was stored in the place of what was reserved for it.
+
+        Args:
+            entry: The call.
+            cost: What it cost; None where that is still not known.
+            beside: Writes the cost, in the same transaction.
+        """
         connection = self.connection
-        if entry.accounts:
-            with shielded(), transaction.atomic(using=connection.alias):
+        with shielded(), transaction.atomic(using=connection.alias):
+            beside(connection)
+            if cost is not None:
                 self._settle_accounts(connection, entry, cost)
+        if cost is not None:
             self._wake(entry, cost)
 
     def give_up(self, entry: Entry, error: BaseException, *, is_unknown: bool) -> None:

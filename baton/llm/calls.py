@@ -307,9 +307,12 @@ class _PaidCall:
         if usage is not None and not is_quick:
             quote = price(usage)
             rows = StepStat.objects.using(ledger.alias).filter(node_id=ledger.node_id, once_key=call_key(entry))
-            rows.filter(cost__isnull=True).update(**priced(quote))
-            if quote.cost is not None:
-                ledger.settle_cost(entry, quote.cost)
+            unpriced = rows.filter(cost__isnull=True)
+
+            def write(_connection: Any) -> None:
+                unpriced.update(**priced(quote))
+
+            ledger.settle_cost(entry, quote.cost, beside=write)
         self._span.answered(_used(usage, provider), cost=quote.cost, currency=quote.currency)
 
     def _keep(self, response: Any, seconds: float, error: BaseException | None = None) -> None:

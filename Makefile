@@ -45,7 +45,7 @@ coverage: env ## Measure branch coverage on SQLite and PostgreSQL
 tox: env ## Run the suite on every Python and Django that this machine has (ARGS go to tox)
 	@exec $(BIN)/python -m scripts.run_tox $(ARGS)
 
-faults: env ## Strike real processes at every place, with both brokers, and print how long the runs take to get over it
+faults: env ## Strike real processes at every place and around paid calls, and print how the runs get over it
 	@exec $(BIN)/python -m scripts.faults $(ARGS)
 
 test-local-model: env ## Follow the guide to local servers with a real small model (brings 130 MB along, for once)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-BUILT = {*range(1, 79), 80, 84, 86, 87, 88, 89, *range(90, 96), 111, 112}
+BUILT = {*range(1, 79), 80, 83, 84, 86, 87, 88, 89, *range(90, 96), 111, 112}
 
 GATE, SETTLE, BODY = "tests.engine.test_gate", "tests.engine.test_settle", "tests.engine.test_body"
 RETRY = "tests.engine.test_retry"
@@ -22,6 +22,7 @@ PASSES, FORMS, RETENTION = "tests.sweep.test_passes", "tests.sweep.test_forms", 
 CAPTURE, REDACTION = "tests.llm.test_capture", "tests.llm.test_redaction"
 
 LLM_STEP, MODELS = "tests.llm.test_llm_step", "tests.llm.test_multi_model"
+CALLS = "tests.llm.test_calls"
 
 FEATURES: dict[int, list[str]] = {
     1: [f"{WORKFLOW}.test_diamond_by_chained_add_builds_and_insert_writes_four_steps"],
@@ -197,6 +198,12 @@ FEATURES: dict[int, list[str]] = {
         f"{LLM_STEP}.test_defaults_are_eight_attempts_a_backoff_with_jitter_that_knows_retry_after_and_no_timeout",
         f"{LLM_STEP}.test_next_attempt_is_due_when_the_server_said",
         f"{LLM_STEP}.test_what_is_given_where_it_is_added_beats_the_defaults",
+    ],
+    83: [
+        f"{CALLS}.test_stored_answer_is_given_again_and_nothing_is_paid_twice",
+        f"{CALLS}.test_usage_with_a_key_is_counted_once_and_without_one_each_time",
+        f"{CALLS}.test_returned_usage_is_taken_out_and_recorded_once",
+        "tests.faults.test_paid_calls.test_paid_answer_is_never_paid_again_wherever_a_worker_is_killed",
     ],
     84: [
         f"{STATS}.test_totals_of_a_run_are_the_sums_that_a_hand_computes",

@@ -117,8 +117,6 @@ _body: _Body | None = None
 
 
 def plant(folder: Path) -> None:
-    import faulthandler
-
     """Wrap the moves in this process and in what is forked from it, with the clients at hand before that."""
     from tests.faults.llm_steps import warm_up
 

@@ -153,7 +153,7 @@ class PaidStage:
                 calls=[asdict(call) for call in step.calls],
                 strikes=[asdict(strike) for strike in step.strikes],
             )
-            options = {} if step.timeout is None else {"timeout": step.timeout}
+            options: dict[str, Any] = {} if step.timeout is None else {"timeout": step.timeout}
             workflow.add(step.name, bound, deps=before, **options)
             before = [step.name]
         return _Played(plan=plan, run=workflow.insert(), folder=folder)

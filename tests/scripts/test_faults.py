@@ -1,10 +1,10 @@
-"""The table that `make faults` prints."""
+"""What `make faults` prints."""
 
 from __future__ import annotations
 
 import pytest
 
-from scripts.faults import table
+from scripts.faults import table, told
 
 pytestmark = pytest.mark.sqlite
 
@@ -24,4 +24,19 @@ def test_table_has_a_line_for_each_fault_and_a_column_for_each_broker() -> None:
         "| --- | --- | --- |",
         "| killed in the body | 1.3 s | 0.5 s |",
         "| killed in the body, then stopped sweep: after a rescue |  | 3.0 s |",
+    ]
+
+
+def test_paid_calls_are_told_by_their_figures_their_places_and_what_was_paid_in_vain() -> None:
+    figures = {"figures": "2 runs", "places": {"before the intent": 2}, "in_vain": ["seed 1, 'call 1': 0.5"]}
+
+    assert told(figures).strip().splitlines() == [
+        "2 runs",
+        "",
+        "| a worker is struck | times |",
+        "| --- | --- |",
+        "| before the intent | 2 |",
+        "",
+        "Charged and marked ambiguous:",
+        "seed 1, 'call 1': 0.5",
     ]

@@ -295,6 +295,7 @@ class Reader:
         for name, module in list(sys.modules.items()):
             if str(getattr(module, "__file__", None) or "").startswith(str(self.folder)):
                 del sys.modules[name]
+                _close_client(module)
 
     def follow(self, block: Block) -> None:
         """Do what a reader does with a block, at the prices that the page has named so far."""
@@ -499,6 +500,13 @@ def isolated_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for name, receivers in before.items():
         SIGNALS[name].receivers = receivers
+
+
+def _close_client(module: types.ModuleType) -> None:
+    """Close a provider's client that a page makes for as long as its worker lives."""
+    client = vars(module).get("client")
+    if hasattr(client, "cache_info") and client.cache_info().currsize:
+        client().close()
 
 
 def _end_group(process: subprocess.Popen[str]) -> None:

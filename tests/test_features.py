@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-BUILT = {*range(1, 79), 80, 83, 84, 86, 87, 88, 89, *range(90, 96), 111, 112}
+BUILT = {*range(1, 79), *range(80, 85), 86, 87, 88, 89, *range(90, 96), 111, 112}
 
 GATE, SETTLE, BODY = "tests.engine.test_gate", "tests.engine.test_settle", "tests.engine.test_body"
 RETRY = "tests.engine.test_retry"
@@ -22,7 +22,7 @@ PASSES, FORMS, RETENTION = "tests.sweep.test_passes", "tests.sweep.test_forms", 
 CAPTURE, REDACTION = "tests.llm.test_capture", "tests.llm.test_redaction"
 
 LLM_STEP, MODELS = "tests.llm.test_llm_step", "tests.llm.test_multi_model"
-CALLS = "tests.llm.test_calls"
+CALLS, RECORDING = "tests.llm.test_calls", "tests.llm.test_recording"
 
 FEATURES: dict[int, list[str]] = {
     1: [f"{WORKFLOW}.test_diamond_by_chained_add_builds_and_insert_writes_four_steps"],
@@ -199,6 +199,11 @@ FEATURES: dict[int, list[str]] = {
         f"{LLM_STEP}.test_next_attempt_is_due_when_the_server_said",
         f"{LLM_STEP}.test_what_is_given_where_it_is_added_beats_the_defaults",
     ],
+    81: [
+        f"{RECORDING}.test_returned_usage_is_recorded_once_and_no_dependent_sees_it",
+        f"{CALLS}.test_returned_usage_is_taken_out_and_recorded_once",
+    ],
+    82: [f"{RECORDING}.test_two_calls_in_a_step_give_two_rows"],
     83: [
         f"{CALLS}.test_stored_answer_is_given_again_and_nothing_is_paid_twice",
         f"{CALLS}.test_usage_with_a_key_is_counted_once_and_without_one_each_time",

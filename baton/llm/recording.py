@@ -70,10 +70,11 @@ def record_usage(
             key of a :func:`call` whose answer said nothing of its usage gives it that usage.
 
     Raises:
-        TypeError: A count is no whole number, or the key no text.
-        ValueError: A count is negative or beyond 63 bits, or the key is empty or longer than 255 characters.
+        TypeError: A count is no whole number, the duration no number, or the key no text.
+        ValueError: A count or the duration is out of range, or the key is empty or longer than 255 characters.
     """
     key = None if key is None else checked_key(key)
+    duration = _seconds(duration)
     usage = Usage(
         provider=storable_text(str(provider or "")),
         model=storable_text(str(getattr(model, "value", model))),
@@ -250,3 +251,13 @@ def _count(name: str, value: Any) -> int:
     if not 0 <= value <= MAX_TOKENS:
         raise ValueError(f"record_usage: {name} is {value!r}: give a number from 0 to 2**63 - 1.")
     return value
+
+
+def _seconds(value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"record_usage: duration is {value!r}: give a number of seconds.")
+    if not 0 <= value <= MAX_TOKENS:
+        raise ValueError(f"record_usage: duration is {value!r}: give seconds from 0 on.")
+    return float(value)

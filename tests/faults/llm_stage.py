@@ -60,6 +60,8 @@ class Figures:
     """The charges of calls that are marked, each with its call."""
     total: Decimal = Decimal(0)
     clusters: int = 1
+    unpriced: int = 0
+    """Answers that were stored, and whose worker was killed before it had asked what they cost."""
     places: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -88,10 +90,21 @@ class _Played:
 class PaidStage:
     """Plays plans side by side, and compares the books."""
 
-    def __init__(self, folder: Path, start_cluster: StartCluster, *, workers: int) -> None:
+    def __init__(self, folder: Path, start_cluster: StartCluster, *, workers: int, pricing: type | None = None) -> None:
+        """Start the provider.
+
+        Args:
+            folder: For all that the processes tell.
+            start_cluster: Starts a cluster.
+            workers: How many it has.
+            pricing: A class of the project's own in the place of the default.
+        """
         self.folder = folder
         self._start_cluster = start_cluster
         self._workers = workers
+        self.baton: dict[str, Any] = {**QUICK, "LEASE_SECONDS": LEASE_SECONDS, "PRICES": PRICES}
+        if pricing is not None:
+            self.baton["PRICING"] = f"{pricing.__module__}.{pricing.__qualname__}"
         self._clusters: list[RealCluster] = []
         self._resumed: dict[int, float] = {}
         (folder / "idle").mkdir()
@@ -107,7 +120,9 @@ class PaidStage:
         self._start()
         played = [self._insert(plan) for plan in plans]
         self._see_through(played)
-        figures = Figures(runs=len(plans), clusters=len(self._clusters))
+        figures = Figures(runs=len(plans), clusters=len(self._clusters), unpriced=_unpriced())
+        if figures.unpriced:
+            call_command("baton_reprice", stdout=io.StringIO())
         for each in played:
             _Judgement(each, self.provider, figures).pass_()
         figures.seconds = time.monotonic() - started
@@ -128,7 +143,7 @@ class PaidStage:
         cluster = self._start_cluster(
             workers=self._workers,
             wait=False,
-            baton={**QUICK, "LEASE_SECONDS": LEASE_SECONDS, "PRICES": PRICES},
+            baton=self.baton,
             q_cluster={
                 "timeout": 20,
                 "retry": 30,
@@ -205,6 +220,10 @@ class PaidStage:
         for hold in Hold.objects.filter(kind="question").select_related("node"):
             decision = "--pay" if plans[hold.run_id].pays_again else "--fail"
             call_command("baton_resolve", str(hold.run_id), hold.node.name, decision, stdout=io.StringIO())
+
+
+def _unpriced() -> int:
+    return StepStat.objects.filter(cost=None, from_ledger=False).count()
 
 
 def _strike_and_answer(request: Request) -> str:

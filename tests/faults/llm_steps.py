@@ -8,6 +8,7 @@ import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,6 +18,7 @@ import openai
 
 from baton import llm
 from baton.engine.answers import read_answer, write_answer
+from baton.llm.pricing import DefaultPricing, Usage
 from baton.llm.transience import retry_after
 from tests.faults import llm_places
 from tests.faults.llm_places import Place, Strike
@@ -49,6 +51,14 @@ class Call:
     def options(self) -> dict[str, Any]:
         """The options of `llm.call`."""
         return {"model": self.model, "on_ambiguous": self.policy, "max_cost": self.max_cost}
+
+
+class OwnPricing:
+    """A pricing class as a project has it: it is asked once the answer is stored."""
+
+    def cost(self, usage: Usage) -> Decimal | None:
+        """What the table in the settings says."""
+        return DefaultPricing().cost(usage)
 
 
 def backoff(_attempt: int, error: BaseException) -> float:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -20,6 +21,7 @@ from tests.faults.conftest import Sweeper
 from tests.faults.llm_places import Place
 from tests.faults.llm_seeds import plan_of
 from tests.faults.llm_stage import PaidStage
+from tests.faults.llm_steps import OwnPricing
 from tests.processes import Manage
 
 IS_WHOLE = os.environ.get("BATON_FAULTS") == "all"
@@ -44,24 +46,31 @@ def seeds() -> list[int]:
 
 
 @pytest.fixture
-def stage(real_cluster: StartCluster, sweeper: Sweeper, tmp_path: Path) -> Iterator[PaidStage]:
-    sweeper()
-    stage = PaidStage(tmp_path, real_cluster, workers=min(WORKERS, len(seeds()) + 1))
-    yield stage
-    stage.close()
+def start_stage(real_cluster: StartCluster, sweeper: Sweeper, tmp_path: Path) -> Iterator[Callable[..., PaidStage]]:
+    """Start a provider, to play seeds against."""
+    stages: list[PaidStage] = []
+
+    def start(**options: Any) -> PaidStage:
+        sweeper()
+        stages.append(PaidStage(tmp_path, real_cluster, workers=min(WORKERS, len(seeds()) + 1), **options))
+        return stages[-1]
+
+    yield start
+    for stage in stages:
+        stage.close()
 
 
 @pytest.mark.slow
 def test_paid_answer_is_never_paid_again_wherever_a_worker_is_killed(
-    stage: PaidStage, manage: Manage, capsys: pytest.CaptureFixture[str]
+    start_stage: Callable[..., PaidStage], manage: Manage, capsys: pytest.CaptureFixture[str]
 ):
     played = seeds()
-    # A writer that stands still holds the only lock there is.
-    plans = [plan_of(seed, may_stop=not IS_SQLITE) for seed in played]
 
-    figures = stage.play(plans)
+    # A writer that stands still holds the only lock there is.
+    figures = start_stage().play([plan_of(seed, may_stop=not IS_SQLITE) for seed in played])
 
     assert manage("baton_sweep", "--check").returncode == 0
+    assert figures.unpriced == 0
     assert len(played) < len(Place) or set(figures.places) == set(Place)
     with capsys.disabled():
         sys.stdout.write(f"\nPaid calls, seeds {played[0]} to {played[-1]}: {figures}.\n")
@@ -71,3 +80,16 @@ def test_paid_answer_is_never_paid_again_wherever_a_worker_is_killed(
             in_vain = [f"{title}: {cost}" for title, cost in figures.in_vain.items()]
             line = {"figures": str(figures), "places": places, "in_vain": in_vain}
             report.write(json.dumps(line) + "\n")
+
+
+@pytest.mark.slow
+def test_answer_whose_worker_is_killed_before_a_pricing_class_is_asked_is_priced_afterwards(
+    start_stage: Callable[..., PaidStage], settings: Any
+):
+    stage = start_stage(pricing=OwnPricing)
+    settings.BATON = {**settings.BATON, **stage.baton}
+    first = list(Place).index(Place.AFTER_STORE)
+
+    figures = stage.play([plan_of(first + len(Place) * each, may_stop=False) for each in range(20 if IS_WHOLE else 3)])
+
+    assert figures.unpriced

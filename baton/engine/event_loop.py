@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, async_to_sync, sync_to_async
@@ -11,6 +12,9 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from baton.engine.timer import TimeIsUp
+
+closes_connections: ContextVar[bool] = ContextVar("baton_closes_connections", default=False)
+"""Whether the event loop closes what its threads leave of connections; one that a body runs by itself does not."""
 
 
 def run_async(connection: BaseDatabaseWrapper, work: Callable[[], Awaitable[Any]], *, seconds: float | None) -> Any:
@@ -33,6 +37,7 @@ def run_async(connection: BaseDatabaseWrapper, work: Callable[[], Awaitable[Any]
 async def _with_own_connections(work: Callable[[], Awaitable[Any]]) -> Any:
     # A caller's own context, as of an ASGI view that drains, names a thread that is waiting for us.
     SyncToAsync.thread_sensitive_context.set(ThreadSensitiveContext())
+    closes_connections.set(True)
     try:
         return await work()
     finally:

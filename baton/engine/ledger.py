@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
@@ -25,6 +25,7 @@ from baton.engine import statements as sql
 from baton.engine.accounts import Refusal
 from baton.engine.answers import Written, is_readable, read_answer, write_answer
 from baton.engine.errors import error_message, storable_text
+from baton.engine.event_loop import closes_connections
 from baton.engine.holds import Beside, Held, wake_nodes
 from baton.engine.timer import shielded
 from baton.engine.transactions import patiently
@@ -211,17 +212,26 @@ class Ledger:
 
         In a thread of the body's own, where nobody would close a connection behind us, none is left.
         """
+        return outside_event_loop(lambda: self._tidily(work))
 
-        def tidily() -> T:
-            connection = self.connection
-            is_new = connection is not self.own and connection.connection is None
-            try:
-                return work()
-            finally:
-                if is_new:
-                    connection.close()
+    async def areach(self, work: Callable[[], T]) -> T:
+        """The same from an event loop; what is begun is done to its end, also where the task is cancelled meanwhile."""
+        tidy = work if closes_connections.get() else partial(self._tidily, work)
+        task = asyncio.ensure_future(sync_to_async(tidy)())
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait([task])
+            raise
 
-        return outside_event_loop(tidily)
+    def _tidily(self, work: Callable[[], T]) -> T:
+        connection = self.connection
+        is_new = connection is not self.own and connection.connection is None
+        try:
+            return work()
+        finally:
+            if is_new:
+                connection.close()
 
     # The moves of a call -----------------------------------------------------------------------------------------
 
@@ -356,17 +366,17 @@ class Ledger:
 
     async def aonce(self, key: str, fn: Callable[[], Any], *, on_ambiguous: str | None = None) -> Any:
         """The async twin of :meth:`once`; ``fn`` returns an awaitable."""
-        entry = await unbroken(lambda: self.begin(key, policy=on_ambiguous))
+        entry = await self.areach(lambda: self.begin(key, policy=on_ambiguous))
         if entry.is_stored:
             return entry.read(self.step_name)
         try:
             answer = await fn()
         except BaseException as exc:
             error = exc
-            await unbroken(lambda: self.give_up(entry, error, is_unknown=not isinstance(error, Directive)))
+            await self.areach(lambda: self.give_up(entry, error, is_unknown=not isinstance(error, Directive)))
             raise
         written = write_answer(answer)
-        await unbroken(lambda: self.store(entry, written))
+        await self.areach(lambda: self.store(entry, written))
         return self.given(entry, written)
 
     def leave(self, *, is_torn: bool) -> None:
@@ -506,16 +516,6 @@ class Ledger:
 
 
 _DECISION = sql.Statement("SELECT resolution, state FROM baton_ledgerentry WHERE id = %s <lock>")
-
-
-async def unbroken(work: Callable[[], T]) -> T:
-    """Do something with the database from an event loop, to its end, also where the task is cancelled meanwhile."""
-    task = asyncio.ensure_future(sync_to_async(work)())
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
 
 
 def checked_key(key: Any) -> str:

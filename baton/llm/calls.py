@@ -21,7 +21,7 @@ from baton.conf import Settings, amount, get_settings
 from baton.context import StepContext
 from baton.engine.answers import Written, is_model, write_answer, write_chunks
 from baton.engine.errors import storable_text
-from baton.engine.ledger import Entry, Ledger, Reservation, check_policy, checked_key, unbroken
+from baton.engine.ledger import Entry, Ledger, Reservation, check_policy, checked_key
 from baton.engine.timer import shielded
 from baton.exceptions import AnswerNotStorableError, UnpricedModelError
 from baton.llm import capture
@@ -92,17 +92,17 @@ async def acall(ctx: StepContext, key: str, fn: Fn, **options: Any) -> Any:
     paid = _PaidCall(ctx, key, fn, CallOptions.of(options))
     if paid.ledger is None:
         return await _awaited(paid.ask())
-    entry = await unbroken(paid.begin)
+    entry = await paid.ledger.areach(paid.begin)
     if entry.is_stored:
-        return await unbroken(lambda: paid.replayed(entry))
+        return await paid.ledger.areach(lambda: paid.replayed(entry))
     with paid.tracing():
         try:
             answer = await _awaited(paid.ask())
         except BaseException as exc:
             error = exc
-            await unbroken(lambda: paid.failed(entry, error))
+            await paid.ledger.areach(lambda: paid.failed(entry, error))
             raise
-        return await unbroken(lambda: paid.answered(entry, answer))
+        return await paid.ledger.areach(lambda: paid.answered(entry, answer))
 
 
 def stream(ctx: StepContext, key: str, fn: Fn, **options: Any) -> Iterator[Any]:
@@ -505,7 +505,10 @@ class _AsyncStreaming(_Chunks):
         return await self._next(self._source)
 
     def leave(self, *, is_torn: bool) -> None:
-        """Nothing: a stream that an async body reads is left in its event loop."""
+        """The loop in which it could have been read to its end is gone, as of a plain body that ran one by itself."""
+        if self.entry is not None and not self.is_over:
+            gone = RuntimeError("its event loop ended before it")
+            self._ledger.reach(lambda: self._give_up(gone, began=True))
 
     async def aleave(self, *, is_torn: bool) -> None:
         """Read what the body has left, or say that nobody knows what was paid."""
@@ -521,9 +524,9 @@ class _AsyncStreaming(_Chunks):
             logger.exception("The stream %r, which its body has left, broke off.", self.paid.key)
 
     async def _begin(self) -> AsyncIterator[Any]:
-        entry = await unbroken(self.paid.begin)
+        entry = await self._ledger.areach(self.paid.begin)
         if entry.is_stored:
-            return _each(await unbroken(lambda: self.paid.replayed(entry)))
+            return _each(await self._ledger.areach(lambda: self.paid.replayed(entry)))
         self._source = _each(())
         self.entry = entry
         self._ledger.streams.append(self)
@@ -539,7 +542,7 @@ class _AsyncStreaming(_Chunks):
             chunk = await anext(source)
         except StopAsyncIteration:
             try:
-                await unbroken(self._store)
+                await self._ledger.areach(self._store)
             finally:
                 await self._close()
             raise
@@ -550,7 +553,7 @@ class _AsyncStreaming(_Chunks):
 
     async def _fail(self, error: BaseException, *, began: bool | None = None) -> None:
         try:
-            await unbroken(lambda: self._give_up(error, began=began))
+            await self._ledger.areach(lambda: self._give_up(error, began=began))
         finally:
             await self._close()
 

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.db import connections
 
 from baton import llm
@@ -170,3 +171,41 @@ def test_step_that_lets_a_refusal_of_a_key_through_is_discarded_at_once():
     assert run.steps["a"].error == (
         "Step 'a', key 'k': this execution is already calling under it. Give each call a key of its own."
     )
+
+
+@pytest.mark.django_db(transaction=True)
+def test_plain_body_may_run_an_event_loop_of_its_own_and_leaves_no_connection():
+    async def answer() -> Any:
+        return ANSWER
+
+    async def chunks() -> Any:
+        yield ANSWER
+
+    async def main(ctx: Any) -> None:
+        await asyncio.gather(*(llm.acall(ctx, str(number), answer) for number in range(4)))
+        assert [chunk async for chunk in llm.astream(ctx, "s", chunks)] == [ANSWER]
+        llm.record_usage(ctx, model="gpt-4o", input_tokens=1000, output_tokens=100)
+        left.append(await sync_to_async(lambda: connections["default"].connection)())
+
+    left: list[Any] = []
+    run = did(lambda ctx: asyncio.run(main(ctx)))
+
+    assert run.state == "completed", run.steps["a"].error
+    assert left == [None]
+    assert workflow_totals(run.id)["cost"] == 6 * COST
+
+
+@pytest.mark.django_db(transaction=True)
+def test_async_stream_that_a_plain_body_leaves_is_marked_for_its_loop_is_gone():
+    async def chunks() -> Any:
+        yield "he"
+        yield ANSWER
+
+    async def main(ctx: Any) -> Any:
+        return await anext(aiter(llm.astream(ctx, "s", chunks)))
+
+    run = did(lambda ctx: asyncio.run(main(ctx)))
+
+    assert (run.state, run.steps["a"].result) == ("completed", "he")
+    entry = LedgerEntry.objects.get()
+    assert (entry.state, entry.error) == ("ambiguous", "RuntimeError: its event loop ended before it")

@@ -92,9 +92,11 @@ _END = sql.Statement("""
 """)
 _GIVE_UP = sql.Statement("""
     UPDATE baton_ledgerentry
-    SET state = 'ambiguous', resolution = %s, error = CASE WHEN error = '' THEN %s ELSE error END,
+    SET state = 'ambiguous', resolution = CASE WHEN resolution = '' THEN %s ELSE resolution END,
+        error = CASE WHEN error = '' THEN %s ELSE error END,
         ended_at = COALESCE(ended_at, <now>)
     WHERE id = %s AND state IN ('calling', 'ambiguous')
+    RETURNING resolution
 """)
 _NOTE_RESERVATION = sql.Statement("""
     UPDATE baton_ledgerentry SET reserved = %s, accounts = %s, is_estimate = %s WHERE id = %s
@@ -462,9 +464,10 @@ class Ledger:
         decision = resolution or (policy if policy != "ask" else "")
         why = error or "its worker vanished"
         with shielded():
-            is_given_up = sql.execute(self.connection, _GIVE_UP, [decision, why, id_])
-        if not is_given_up:
+            given_up = sql.fetch(self.connection, _GIVE_UP, [decision, why, id_])
+        if not given_up:
             return 0  # Who was taken for dead was storing the answer meanwhile: it is found.
+        decision = given_up[0][0]  # A person may have decided meanwhile.
         if decision == Resolution.REPAY:
             return int(id_)
         if decision == Resolution.FAIL:

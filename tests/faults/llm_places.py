@@ -36,6 +36,7 @@ class Place(StrEnum):
     AFTER_CHARGE = "while the provider answers"
     BETWEEN_CHUNKS = "between two chunks of a stream"
     BEFORE_STORE = "after the answer, before it is stored"
+    BEFORE_USAGE = "in the storing transaction, between the answer and its usage"
     IN_STORE = "in the storing transaction, before the commit"
     AFTER_STORE = "after the answer is stored"
     BEFORE_NOTE = "after an error, before it is noted"
@@ -90,6 +91,7 @@ _MOVES = {
     Place.BEFORE_INTENT: _Move(path=f"{_LEDGER}._open", key=_of_begin),
     Place.AFTER_INTENT: _Move(path=f"{_LEDGER}._open", key=_of_begin, is_after=True),
     Place.BEFORE_STORE: _Move(path=f"{_LEDGER}.store", key=_of_entry),
+    Place.BEFORE_USAGE: _Move(path="baton.llm.calls._insert", key=_of_entry),
     Place.IN_STORE: _Move(path="baton.llm.calls._insert", key=_of_entry, is_after=True),
     Place.AFTER_STORE: _Move(path=f"{_LEDGER}.store", key=_of_entry, is_after=True),
     Place.BEFORE_NOTE: _Move(path=f"{_LEDGER}.give_up", key=_of_entry),

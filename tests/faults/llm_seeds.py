@@ -72,7 +72,7 @@ def plan_of(seed: int, *, may_stop: bool) -> Plan:
     for name in names:
         is_struck = name == names[-1]
         calls = [
-            _call(draw, f"{seed}.{name}.{index}.", f"call {index}", needs if is_struck and index == 1 else _Needs())
+            _call(draw, f"#{seed}.{name}.{index}.", f"call {index}", needs if is_struck and index == 1 else _Needs())
             for index in range(1, draw.choice((1, 2, 3)) + 1)
         ]
         calls = [
@@ -108,7 +108,7 @@ def _needs(place: Place) -> _Needs:
             return _Needs(is_paid=True, trouble="some")
         case Place.AFTER_MARK | Place.BEFORE_SERVED | Place.AFTER_SERVED:
             return _Needs(is_paid=True, trouble="none", is_followed=True)
-        case Place.BEFORE_CHARGE | Place.AFTER_CHARGE | Place.IN_STORE | Place.IN_INTENT:
+        case Place.BEFORE_CHARGE | Place.AFTER_CHARGE | Place.BEFORE_USAGE | Place.IN_STORE | Place.IN_INTENT:
             return _Needs(is_paid=True)
     return _Needs()
 

@@ -26,7 +26,7 @@ from baton.sweep import check
 from tests.conftest import StartCluster
 from tests.faults import llm_places
 from tests.faults.conftest import QUICK
-from tests.faults.llm_places import HEADER, Struck
+from tests.faults.llm_places import HEADER, Place, Struck
 from tests.faults.llm_seeds import Plan
 from tests.faults.llm_steps import EFFECT, Call, apays, pays
 from tests.processes import RealCluster
@@ -71,10 +71,10 @@ class Figures:
 
     def __str__(self) -> str:
         return (
-            f"{self.runs} runs in {self.seconds:.0f} s: {self.kills} workers killed, {self.stops} stopped, "
-            f"{self.requests} requests, {self.charged} charged, {self.answered} answers stored, {self.ambiguous} calls "
-            f"marked ambiguous, {len(self.in_vain)} of them charged. In the ledger {self.total}, on the invoice "
-            f"{self.total + self.lost}"
+            f"{self.runs} runs in {self.seconds:.0f} s, {self.clusters} clusters, workers killed {self.kills} and "
+            f"stopped {self.stops}, {self.requests} requests, {self.charged} charged, {self.answered} answers stored, "
+            f"{self.ambiguous} calls marked ambiguous, {len(self.in_vain)} of them charged; "
+            f"in the ledger {self.total}, on the invoice {self.total + self.lost}"
         )
 
 
@@ -256,7 +256,7 @@ class _Judgement:
         self.entries: dict[tuple[int, str], list[LedgerEntry]] = defaultdict(list)
         for entry in LedgerEntry.objects.filter(run=self.run).order_by("id"):
             self.entries[entry.node_id, entry.key].append(entry)
-        marker = f"{self.plan.seed}."
+        marker = f"#{self.plan.seed}."
         self.requests = [each for each in provider.requests if each.prompt.startswith(marker)]
         numbers = {each.number for each in self.requests}
         self.charges = [each for each in provider.invoice.charges if each.number in numbers]
@@ -342,7 +342,7 @@ class _Judgement:
     def _judge_order(self, entries: list[LedgerEntry]) -> None:
         """No call was begun once an answer was stored."""
         stops_there = any(
-            each.signal == signal.SIGSTOP and each.place == llm_places.Place.IN_STORE for each in self.struck
+            each.signal == signal.SIGSTOP and each.place in (Place.BEFORE_USAGE, Place.IN_STORE) for each in self.struck
         )
         for answered in entries:
             for later in entries:

@@ -26,11 +26,11 @@ from tests.processes import Manage
 
 IS_WHOLE = os.environ.get("BATON_FAULTS") == "all"
 REPORT = os.environ.get("BATON_FAULTS_REPORT", "")
-STOPPED_IN_SHORT = (Place.AFTER_CHARGE, Place.BEFORE_STORE, Place.IN_STORE)
+STOPPED_IN_SHORT = (Place.AFTER_CHARGE, Place.IN_STORE)
 IS_SQLITE = settings.DATABASES["default"]["ENGINE"].endswith("sqlite3")
 
 IN_SHORT = [*range(len(Place)), *(len(Place) + list(Place).index(place) for place in STOPPED_IN_SHORT)]
-"""Every place once, and three where a process is stopped for longer than its lease."""
+"""Every place once, and two where a process is stopped for longer than its lease."""
 WORKERS = 3 if IS_SQLITE else 12 if IS_WHOLE else 6
 
 

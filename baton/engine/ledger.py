@@ -88,8 +88,11 @@ _ANSWER_LATE = sql.Statement("""
 _ASKED = sql.Statement("SELECT node_id FROM baton_hold WHERE node_id = %s AND kind = 'question'")
 
 _END = sql.Statement("""
-    UPDATE baton_ledgerentry SET state = %s, error = %s, ended_at = <now> WHERE id = %s AND state = 'calling'
+    UPDATE baton_ledgerentry SET state = %s, error = %s, ended_at = <now>
+    WHERE id = %s AND (state = 'calling' OR (state = 'ambiguous' AND %s = 'failed'))
 """)
+"""Note how a call failed; that nothing was paid is worth knowing also late."""
+
 _GIVE_UP = sql.Statement("""
     UPDATE baton_ledgerentry
     SET state = 'ambiguous', resolution = CASE WHEN resolution = '' THEN %s ELSE resolution END,
@@ -309,9 +312,7 @@ class Ledger:
                 if cost is not None:
                     self._settle_accounts(connection, entry, cost)
             if is_late:
-                # A person may have been asked meanwhile. In a transaction of its own: a settle locks the step first.
-                with transaction.atomic(using=connection.alias):
-                    wake_nodes(connection, [row[0] for row in sql.fetch(connection, _ASKED, [self.node_id])])
+                self._wake_asked()
 
         with shielded():
             patiently(work, using=self.alias, what=f"The answer {entry.key!r} of step {self.step_name!r}")
@@ -341,9 +342,11 @@ class Ledger:
         def work() -> None:
             connection = self.connection
             with transaction.atomic(using=connection.alias):
-                sql.execute(connection, _END, [state.value, error_message(error), entry.id])
+                sql.execute(connection, _END, [state.value, error_message(error), entry.id, state.value])
                 if not is_unknown and entry.accounts:
                     self._settle_accounts(connection, entry, Decimal(0))
+            if not is_unknown:
+                self._wake_asked()
 
         with shielded():
             patiently(work, using=self.alias, what=f"How the call {entry.key!r} of step {self.step_name!r} failed")
@@ -492,6 +495,13 @@ class Ledger:
             logger.exception("Who waits for money could not be told of it; that is left to the sweep.")
             connection.close()
 
+    def _wake_asked(self) -> None:
+        """Let the step go on if a person was asked meanwhile: what nobody knew is known now."""
+        connection = self.connection
+        # In a transaction of its own: a settle locks the step first.
+        with transaction.atomic(using=connection.alias):
+            wake_nodes(connection, [row[0] for row in sql.fetch(connection, _ASKED, [self.node_id])])
+
     def _held_for_money(self, refusal: Refusal) -> Held:
         limit = refusal.limit
         wants = "" if refusal.amount is None else f", and it may cost {refusal.amount.normalize():f}"
@@ -512,7 +522,7 @@ class Ledger:
     def _held_for_a_person(self, entry_id: int, key: str) -> Held:
         def still(connection: BaseDatabaseWrapper) -> bool:
             ((resolution, state),) = sql.fetch(connection, _DECISION, [entry_id])
-            return not resolution and state != EntryState.ANSWERED
+            return not resolution and state not in (EntryState.ANSWERED, EntryState.FAILED)
 
         reason = f"nobody knows whether the call {key!r} was answered and paid"
         return Held(HoldKind.QUESTION, reason, still=still, account=f"entry:{entry_id}")

@@ -19,7 +19,7 @@ from django.db.models import Max
 from baton import tracing
 from baton.conf import Settings, amount, get_settings
 from baton.context import StepContext
-from baton.engine.answers import Written, is_model, write_answer, write_chunks
+from baton.engine.answers import CHUNKS, Written, is_model, write_answer, write_chunks
 from baton.engine.errors import storable_text
 from baton.engine.ledger import Entry, Ledger, Reservation, check_policy, checked_key
 from baton.engine.timer import shielded
@@ -449,7 +449,7 @@ class _Streaming(_Chunks):
     def _begin(self) -> Iterator[Any]:
         entry = self._ledger.reach(self.paid.begin)
         if entry.is_stored:
-            return iter(self._ledger.reach(lambda: self.paid.replayed(entry)))
+            return iter(_stored_chunks(entry, self._ledger.reach(lambda: self.paid.replayed(entry))))
         self._source = iter(())
         self.entry = entry
         self._ledger.streams.append(self)
@@ -526,7 +526,7 @@ class _AsyncStreaming(_Chunks):
     async def _begin(self) -> AsyncIterator[Any]:
         entry = await self._ledger.areach(self.paid.begin)
         if entry.is_stored:
-            return _each(await self._ledger.areach(lambda: self.paid.replayed(entry)))
+            return _each(_stored_chunks(entry, await self._ledger.areach(lambda: self.paid.replayed(entry))))
         self._source = _each(())
         self.entry = entry
         self._ledger.streams.append(self)
@@ -604,6 +604,11 @@ async def _aopened(found: Any, opened: contextlib.AsyncExitStack) -> AsyncIterat
 def _is_stream(found: Any) -> bool:
     """Whether something is to be taken apart: an answer is not, though its class may be iterable."""
     return isinstance(found, Iterable) and not (isinstance(found, str | bytes | Mapping) or is_model(found))
+
+
+def _stored_chunks(entry: Entry, stored: Any) -> Any:
+    """The chunks of a replay; what was stored by a call is one."""
+    return stored if entry.kind == CHUNKS else [stored]
 
 
 def _plain_stream(paid: _PaidCall) -> Iterator[Any]:

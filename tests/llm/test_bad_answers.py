@@ -27,7 +27,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from baton import llm
+from baton import Cancel, Discard, Snooze, llm
 from baton.exceptions import AnswerNotStorableError, StepTakenError
 from baton.llm import capture
 from baton.llm.stats import steps_for_workflow, workflow_totals
@@ -427,6 +427,17 @@ def test_what_is_no_stream_is_a_stream_of_one_chunk(answer, is_async):
     assert run.state == "completed", run.steps["a"].error
     assert seen == [[answer], [answer]]
     assert workflow_totals(run.id)["cost"] == (COST if answer is ANSWER else None)
+
+
+def test_answer_that_was_stored_by_a_call_is_the_only_chunk_of_a_stream_and_chunks_are_a_list():
+    def body(ctx: Any) -> list[Any]:
+        llm.call(ctx, "called", lambda: ANSWER)
+        list(llm.stream(ctx, "streamed", lambda: iter(["he", ANSWER])))
+        return [list(llm.stream(ctx, "called", nobody)), llm.call(ctx, "streamed", nobody)]
+
+    run = did(body)
+
+    assert run.steps["a"].result == [[ANSWER], ["he", ANSWER]]
 
 
 def test_plain_stream_is_read_by_an_async_body():
@@ -969,3 +980,40 @@ def test_answer_that_comes_after_another_worker_has_the_step_is_stored_and_serve
         assert entries(run) == [(1, "answered")]
         assert (totals["calls"], totals["cost"], totals["ambiguous"]) == (1, COST, 0)
         assert run.steps["a"].result == ANSWER
+
+
+@pytest.mark.parametrize("policy", ["repay", "ask"])
+def test_refusal_that_comes_after_another_worker_has_the_step_is_known_to_have_cost_nothing(policy):
+    class RefusedError(Exception):
+        status_code = 429
+
+    def slow() -> Any:
+        run = WorkflowRun.objects.get()
+        expire_leases(run)
+        sweep()
+        drain(run)
+        raise RefusedError("slow down")
+
+    fn = once(slow, ANSWER)
+    run = inserted(lambda ctx: llm.call(ctx, "k", fn, on_ambiguous=policy))
+    drain(run)
+
+    assert run.state == "completed", run.steps["a"].error
+    assert entries(run) == [(1, "failed"), (2, "answered")]
+    totals = workflow_totals(run.id)
+    assert (totals["calls"], totals["cost"], totals["ambiguous"]) == (1, COST, 0)
+
+
+@pytest.mark.parametrize(
+    ("directive", "state"),
+    [(Snooze(1), "completed"), (Discard("enough"), "discarded"), (Cancel("enough"), "cancelled")],
+    ids=["snooze", "discard", "cancel"],
+)
+def test_function_that_steers_its_step_has_called_nobody(directive, state):
+    fn = once(directive, ANSWER)
+
+    run = did(lambda ctx: llm.call(ctx, "k", fn))
+
+    assert run.steps["a"].state == state
+    assert entries(run)[0] == (1, "failed")
+    assert workflow_totals(run.id)["ambiguous"] == 0

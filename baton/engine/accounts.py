@@ -344,7 +344,7 @@ def balance_of(run: WorkflowRun) -> Balance:
         estimated=Sum("reserved", filter=Q(is_estimate=True)), unknown=Sum("reserved", filter=unknown)
     )
     return Balance(
-        budget=run.budget,
+        budget=None if run.budget is None else as_money(as_units(run.budget)),
         spent=account.spent,
         reserved=account.reserved or Decimal(0),
         estimated=sums["estimated"] or Decimal(0),

@@ -193,7 +193,7 @@ class PaidStage:
                 self._clusters[-1].kill()
                 self._start()
                 since = time.monotonic()
-            time.sleep(0.1)
+            time.sleep(0.05)
 
     def _is_over(self, played: Sequence[_Played]) -> bool:
         if WorkflowNode.objects.unsettled().exists() or LedgerEntry.objects.filter(state="calling").exists():
@@ -231,12 +231,14 @@ class PaidStage:
 
 def _ends(strikes: Sequence[Strike], fallen: Sequence[Struck], number: int) -> float:
     """When a stopped process is to go on."""
-    usual = fallen[number].at + STOPPED_SECONDS
-    follows = strikes[number + 1] if len(strikes) > number + 1 else None
-    if follows is None or follows.place != Place.AFTER_MARK:
-        return usual
-    # Its answer is to come while another, which has marked its call, stands still.
-    return max(usual, fallen[number + 1].at + 0.2) if len(fallen) > number + 1 else usual + 4 * STOPPED_SECONDS
+    is_last = len(fallen) == number + 1
+    if strikes[number].place == Place.AFTER_MARK and number:
+        # Within its lease, so that the call is still its own to make.
+        return fallen[number].at + LEASE_SECONDS / 2
+    if len(strikes) > number + 1 and strikes[number + 1].place == Place.AFTER_MARK:
+        # Its answer is to come while that one, which has marked its call, stands still.
+        return fallen[number].at + 5 * STOPPED_SECONDS if is_last else fallen[number + 1].at
+    return fallen[number].at + STOPPED_SECONDS
 
 
 def _unpriced() -> int:
@@ -367,7 +369,7 @@ class _Judgement:
                     continue
                 assert answered.ended_at is not None
                 # What was given up before can be stored while the next is begun: the two do not see each other.
-                tolerated = 0.0 if not _was_marked(answered) else STOPPED_SECONDS + 1 if stops_there else 0.5
+                tolerated = 0.0 if not _was_marked(answered) else STOPPED_SECONDS + 1 if stops_there else 0.2
                 late = (later.started_at - answered.ended_at).total_seconds()
                 assert late <= tolerated, f"called again {late:.2f} s after its answer was stored"
 

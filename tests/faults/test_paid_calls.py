@@ -71,7 +71,7 @@ def test_paid_answer_is_never_paid_again_wherever_a_worker_is_killed(
 
     assert manage("baton_sweep", "--check").returncode == 0
     assert figures.unpriced == 0
-    assert len(played) < len(Place) or set(figures.places) == set(Place)
+    assert {list(Place)[seed % len(Place)] for seed in played} <= set(figures.places)
     with capsys.disabled():
         sys.stdout.write(f"\nPaid calls, seeds {played[0]} to {played[-1]}: {figures}.\n")
     if REPORT:

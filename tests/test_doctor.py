@@ -18,6 +18,7 @@ from baton.doctor import Finding, Severity, examine
 from baton.models import (
     Completion,
     DebugLog,
+    Hold,
     QueueSighting,
     SweepLease,
     WorkflowNode,
@@ -359,6 +360,18 @@ def test_step_that_is_long_due_is_found():
     WorkflowNodeFactory.create(snoozed=True, due_at=ago(minutes=5))
 
     assert ids() == ["steps-overdue"]
+
+
+def test_steps_that_wait_for_money_or_a_person_are_told_and_are_no_fault():
+    for kind, since in (("question", ago(minutes=5)), ("budget", ago(minutes=2)), ("budget", ago(minutes=1))):
+        node = WorkflowNodeFactory.create(snoozed=True, due_at=None)
+        Hold.objects.create(node=node, run=node.run, kind=kind, since=since)
+
+    held, asked = found()
+
+    assert {(each.severity, each.id) for each in (held, asked)} == {("info", "steps-held")}
+    assert held.sentence == "2 steps wait for money, their budget being spent, up to 2 m 0 s."
+    assert asked.sentence == "1 step waits for a person's word on a call of unknown outcome, up to 5 m 0 s."
 
 
 def test_run_whose_ending_nobody_noted_is_found():

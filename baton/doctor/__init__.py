@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from baton.doctor.channel_layer import look_at_channel_layer
 from baton.doctor.databases import look_at_database, look_at_migrations, look_at_sizes
 from baton.doctor.findings import Finding, Severity, error
-from baton.doctor.live_runs import look_at_left_overs, look_at_ready_steps, look_at_steps
+from baton.doctor.live_runs import look_at_held_steps, look_at_left_overs, look_at_ready_steps, look_at_steps
 from baton.doctor.project import look_at_project
 from baton.doctor.queues import look_at_broker, look_at_clocks, look_at_queues
 from baton.doctor.sweeping import look_at_sweep
@@ -44,6 +44,7 @@ _PARTS = (
     Part(what="the steps of live runs", look=look_at_steps, needs=_TABLES),
     Part(what="the steps that are ready", look=look_at_ready_steps, needs=_TABLES),
     Part(what="what should have been swept", look=look_at_left_overs, needs=_TABLES),
+    Part(what="held steps", look=look_at_held_steps, needs=_TABLES),
     Part(what="the sizes of the tables", look=look_at_sizes, needs=_TABLES),
     Part(what="the channel layer", look=look_at_channel_layer, needs=frozenset({"settings"})),
 )

@@ -13,8 +13,9 @@ from baton.doctor.visit import Visit
 from baton.engine.options import options_of
 from baton.exceptions import UnknownStepError
 from baton.explain.words import duration
-from baton.models import Completion, WorkflowNode, WorkflowRun
+from baton.models import Completion, Hold, WorkflowNode, WorkflowRun
 from baton.registry import find_step
+from baton.states import HoldKind
 from baton.values import encode
 
 STUCK_SECONDS = 60.0
@@ -86,6 +87,24 @@ def look_at_left_overs(visit: Visit) -> Iterator[Finding]:
             "endings-unannounced",
             f"{counted(count, 'ending')} {_is(count)} noted and not announced: whoever waits for the event waits.",
             fix=_SWEEP_NOW,
+        )
+
+
+def look_at_held_steps(visit: Visit) -> Iterator[Finding]:
+    """Find steps that wait for money or for a person's word: nobody else lets them go on."""
+    holds = Hold.objects.using(visit.alias).order_by().values_list("kind").annotate(Count("node"), Min("since"))
+    for kind, count, since in sorted(holds):
+        waited = duration((visit.now - since).total_seconds())
+        is_asked = kind == HoldKind.QUESTION
+        what = "for a person's word on a call of unknown outcome" if is_asked else "for money, their budget being spent"
+        yield info(
+            "steps-held",
+            f"{counted(count, 'step')} {_wait(count)} {what}, up to {waited}.",
+            fix=(
+                "baton_resolve says what is to follow, and baton_show what is asked."
+                if is_asked
+                else "baton_budget gives a run another budget, and baton_show says which one is spent."
+            ),
         )
 
 

@@ -227,6 +227,9 @@ def _fitting(
 ) -> Iterator[list[int]]:
     """The held steps for which an account has money, page by page; the account is locked."""
     money = _left_of(connection, account, limit)
+    if money == 0 and typical is not None:
+        # A call has cost what it had reserved. Who wants nothing waits for the sweep, not for a look at all who wait.
+        return
     left_over, last, is_full = most, 0, True
     while is_full and left_over != 0 and (money is None or money >= 0):
         page = PAGE if left_over is None else min(PAGE, left_over)

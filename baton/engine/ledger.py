@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property, partial
@@ -189,6 +190,10 @@ class Ledger:
     """What is to be written with the settle: usages whose own transaction could be undone."""
     streams: list[Stream] = field(default_factory=list)
     """Streams that the body has begun to read."""
+    flights: set[asyncio.Future[None]] = field(default_factory=set)
+    """Calls that tasks of an async body are waiting for."""
+    is_left: bool = False
+    """Whether an async body has ended; a task of it may still be at work."""
 
     # Reading -----------------------------------------------------------------------------------------------------
 
@@ -276,6 +281,8 @@ class Ledger:
         """
         key = checked_key(key)
         check_policy(policy)
+        if self.is_left:
+            raise StepTakenError(self.step_name, key)
         if self.is_in_transaction:
             raise CallInTransactionError(self.step_name, key)
         after = 0
@@ -375,18 +382,30 @@ class Ledger:
 
     async def aonce(self, key: str, fn: Callable[[], Any], *, on_ambiguous: str | None = None) -> Any:
         """The async twin of :meth:`once`; ``fn`` returns an awaitable."""
-        entry = await self.areach(lambda: self.begin(key, policy=on_ambiguous))
-        if entry.is_stored:
-            return entry.read(self.step_name)
+        with self.flight():
+            entry = await self.areach(lambda: self.begin(key, policy=on_ambiguous))
+            if entry.is_stored:
+                return entry.read(self.step_name)
+            try:
+                answer = await fn()
+            except BaseException as exc:
+                error = exc
+                await self.areach(lambda: self.give_up(entry, error, is_unknown=not isinstance(error, Directive)))
+                raise
+            written = write_answer(answer)
+            await self.areach(lambda: self.store(entry, written))
+            return self.given(entry, written)
+
+    @contextmanager
+    def flight(self) -> Iterator[None]:
+        """Around a call in an event loop: the end of the body waits for it, should the body not."""
+        landed = asyncio.get_running_loop().create_future()
+        self.flights.add(landed)
         try:
-            answer = await fn()
-        except BaseException as exc:
-            error = exc
-            await self.areach(lambda: self.give_up(entry, error, is_unknown=not isinstance(error, Directive)))
-            raise
-        written = write_answer(answer)
-        await self.areach(lambda: self.store(entry, written))
-        return self.given(entry, written)
+            yield
+        finally:
+            self.flights.remove(landed)
+            landed.set_result(None)
 
     def leave(self, *, is_torn: bool) -> None:
         """The body has ended: end its streams."""
@@ -399,8 +418,13 @@ class Ledger:
                 self.leave(is_torn=True)
 
     async def aleave(self, *, is_torn: bool) -> None:
-        """The same in an event loop."""
+        """The same in an event loop; what tasks of the body have called is waited for, for it is paid for."""
+        self.is_left = True
         try:
+            loop = asyncio.get_running_loop()
+            flights = [each for each in self.flights if each.get_loop() is loop]
+            if flights and not is_torn:
+                await asyncio.wait(flights)
             while self.streams:
                 await self.streams.pop().aleave(is_torn=is_torn)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import inspect
@@ -92,17 +93,18 @@ async def acall(ctx: StepContext, key: str, fn: Fn, **options: Any) -> Any:
     paid = _PaidCall(ctx, key, fn, CallOptions.of(options))
     if paid.ledger is None:
         return await _awaited(paid.ask())
-    entry = await paid.ledger.areach(paid.begin)
-    if entry.is_stored:
-        return await paid.ledger.areach(lambda: paid.replayed(entry))
-    with paid.tracing():
-        try:
-            answer = await _awaited(paid.ask())
-        except BaseException as exc:
-            error = exc
-            await paid.ledger.areach(lambda: paid.failed(entry, error))
-            raise
-        return await paid.ledger.areach(lambda: paid.answered(entry, answer))
+    with paid.ledger.flight():
+        entry = await paid.ledger.areach(paid.begin)
+        if entry.is_stored:
+            return await paid.ledger.areach(lambda: paid.replayed(entry))
+        with paid.tracing():
+            try:
+                answer = await _awaited(paid.ask())
+            except BaseException as exc:
+                error = exc
+                await paid.ledger.areach(lambda: paid.failed(entry, error))
+                raise
+            return await paid.ledger.areach(lambda: paid.answered(entry, answer))
 
 
 def stream(ctx: StepContext, key: str, fn: Fn, **options: Any) -> Iterator[Any]:
@@ -497,16 +499,21 @@ class _AsyncStreaming(_Chunks):
         super().__init__(paid)
         self._source: AsyncIterator[Any] | None = None
         self._opened = contextlib.AsyncExitStack()
+        # A task may be reading it when the body ends without that task.
+        self._turn = asyncio.Lock()
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self
 
     async def __anext__(self) -> Any:
-        if self._source is None:
-            self._source = await self._begin()
-        if self.entry is None or self.is_over:
-            return await anext(self._source)
-        return await self._next(self._source)
+        async with self._turn:
+            if self._source is None:
+                self._source = await self._begin()
+            if self.is_over:
+                raise StopAsyncIteration
+            if self.entry is None:
+                return await anext(self._source)
+            return await self._next(self._source)
 
     def leave(self, *, is_torn: bool) -> None:
         """The loop in which it could have been read to its end is gone, as of a plain body that ran one by itself."""

@@ -209,3 +209,76 @@ def test_async_stream_that_a_plain_body_leaves_is_marked_for_its_loop_is_gone():
     assert (run.state, run.steps["a"].result) == ("completed", "he")
     entry = LedgerEntry.objects.get()
     assert (entry.state, entry.error) == ("ambiguous", "RuntimeError: its event loop ended before it")
+
+
+class RefusedError(Exception):
+    status_code = 429
+
+
+async def refuse() -> Any:
+    raise RefusedError("slow down")
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["call", "stream"])
+@pytest.mark.parametrize("own_connections", [False, pytest.param(True, marks=pytest.mark.django_db(transaction=True))])
+def test_call_of_a_task_beside_the_one_that_fails_is_not_lost(own_connections, streams):
+    """A gather ends with the first error, and its other tasks would be cancelled with the event loop."""
+    is_refused: asyncio.Event
+    calls: list[str] = []
+
+    async def refuse_once() -> Any:
+        calls.append("refused")
+        is_refused.set()
+        return await refuse() if calls.count("refused") == 1 else ANSWER
+
+    async def slow() -> Any:
+        calls.append("slow")
+        await is_refused.wait()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        return ANSWER
+
+    async def chunks() -> Any:
+        yield "he"
+        yield await slow()
+
+    async def reads(ctx: Any) -> list[Any]:
+        return [chunk async for chunk in llm.astream(ctx, "slow", chunks)]
+
+    async def body(ctx: Any) -> Any:
+        nonlocal is_refused
+        is_refused = asyncio.Event()
+        beside = reads(ctx) if streams else llm.acall(ctx, "slow", slow)
+        return await asyncio.gather(beside, llm.acall(ctx, "refused", refuse_once))
+
+    run = did(body, step=adoes)
+
+    assert (run.state, run.steps["a"].attempt) == ("completed", 2), run.steps["a"].error
+    assert run.steps["a"].result == [["he", ANSWER] if streams else ANSWER, ANSWER]
+    assert sorted(calls) == ["refused", "refused", "slow"]
+    totals = workflow_totals(run.id)
+    assert (totals["calls"], totals["ambiguous"], totals["cost"]) == (2, 0, 2 * COST)
+
+
+def test_task_that_outlives_its_body_begins_no_call():
+    async def body(ctx: Any) -> None:
+        is_begun, is_answered = asyncio.Event(), asyncio.Event()
+
+        async def answer() -> Any:
+            is_begun.set()
+            await is_answered.wait()
+            return ANSWER
+
+        async def two_calls() -> None:
+            await llm.acall(ctx, "one", answer)
+            await llm.acall(ctx, "two", nobody)
+
+        task = asyncio.create_task(two_calls())
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await is_begun.wait()
+        asyncio.get_running_loop().call_soon(is_answered.set)
+
+    run = did(body, step=adoes)
+
+    assert run.state == "completed", run.steps["a"].error
+    assert list(LedgerEntry.objects.values_list("key", "state")) == [("one", "answered")]

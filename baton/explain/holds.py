@@ -61,6 +61,10 @@ def what_is_lacking(hold: Hold, *, using: str) -> str:
     told = texts.get(hold.account.partition(":")[0], _("the budget of {budget} for a day leaves {left}")).format(
         budget=money.amount(most, currency), left=money.amount(left, currency)
     )
+    if account.reserved:
+        told = _("{told}, with {reserved} of it reserved").format(
+            told=told, reserved=money.amount(account.reserved, currency)
+        )
     if hold.amount is None:
         return _("{told}, and nobody can tell what the call may cost.").format(told=told)
     if left >= hold.amount:

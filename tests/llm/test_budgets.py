@@ -438,6 +438,21 @@ def test_held_step_says_what_is_lacking_and_what_to_do():
     assert "which is enough now; the sweep lets it go on." in run.steps["b0"].explain()
 
 
+def test_held_step_says_what_is_reserved_for_calls_that_may_have_been_paid():
+    scripted.SCRIPT[:] = [TimeoutError("no answer")]
+
+    run = one(budget="1", model="fixed", max_cost="0.6")
+
+    # Called again, it might be paid twice.
+    assert (
+        run.steps["a"]
+        .explain()
+        .startswith(
+            "Held: the budget of 1.00 EUR leaves 0.4000 EUR, with 0.6000 EUR of it reserved, and the call may cost"
+        )
+    )
+
+
 def test_dependent_of_a_held_step_says_so():
     run = drain(
         Workflow("w", budget=0).add("a", scripted.asks.bind(model="fixed")).add("b", scripted.asks, deps=["a"]).insert()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from fake_llm import PRICES, Charge, FakeProvider, Request
 
 from baton import Workflow
@@ -226,7 +226,9 @@ class PaidStage:
     def _answer(self, plans: dict[Any, Plan]) -> None:
         for hold in Hold.objects.filter(kind="question").select_related("node"):
             decision = "--pay" if plans[hold.run_id].pays_again else "--fail"
-            call_command("baton_resolve", str(hold.run_id), hold.node.name, decision, stdout=io.StringIO())
+            # Refused where the answer has just come after all.
+            with contextlib.suppress(CommandError):
+                call_command("baton_resolve", str(hold.run_id), hold.node.name, decision, stdout=io.StringIO())
 
 
 def _ends(strikes: Sequence[Strike], fallen: Sequence[Struck], number: int) -> float:

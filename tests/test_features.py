@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-BUILT = {*range(1, 79), *range(80, 85), 86, 87, 88, 89, *range(90, 96), 111, 112}
+BUILT = {*range(1, 79), *range(80, 96), 111, 112}
 
 GATE, SETTLE, BODY = "tests.engine.test_gate", "tests.engine.test_settle", "tests.engine.test_body"
 RETRY = "tests.engine.test_retry"
@@ -215,6 +215,11 @@ FEATURES: dict[int, list[str]] = {
         f"{STATS}.test_cost_by_model_by_step_and_by_workflow_add_up_what_belongs_together",
         f"{STATS}.test_calls_of_a_run_are_listed_in_the_order_of_their_times",
         f"{STATS}.test_window_begins_with_its_start_and_ends_before_its_end",
+    ],
+    85: [
+        "tests.llm.test_calls.test_class_of_the_project_prices_calls_and_totals_say_what_it_does_not_know",
+        "tests.llm.test_pricing.test_class_of_the_project_is_asked_and_named_as_the_source",
+        "tests.llm.test_pricing.test_unknown_model_has_no_price_instead_of_the_price_zero",
     ],
     86: [
         "tests.llm.test_pricing.test_known_models_are_priced_by_genai_prices",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
+from decimal import Decimal
 from typing import Any
 
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from baton import llm, step
+from baton.llm.pricing import Usage
 
 SCRIPT: list[Any] = []
 """What each call answers: an exception is raised, what can be called is called."""
@@ -160,3 +162,10 @@ def mourns(ctx: Any) -> None:
 def call_for_help(ctx: Any, reason: str) -> None:
     ctx.logger.info("%s", llm.call(ctx, "k", answer))
     llm.record_usage(ctx, model="gpt-4o", input_tokens=1000, output_tokens=100)
+
+
+class FlatPricing:
+    """A project's own prices: a quarter for each call of what it knows."""
+
+    def cost(self, usage: Usage) -> Decimal | None:
+        return Decimal("0.25") if usage.model == "gpt-4o" else None

@@ -221,3 +221,17 @@ def test_call_of_a_hook_is_recorded_too():
     assert (run.state, totals["calls"], totals["cost"]) == ("failed", 2, COST + Decimal("0.0035"))
     assert [row["step_name"] for row in steps_for_workflow(run.id)] == ["b", "b"]
     assert entries(run) == [(1, "answered", "")]
+
+
+def test_class_of_the_project_prices_calls_and_totals_say_what_it_does_not_know(settings):
+    settings.BATON = {**settings.BATON, "PRICING": "tests.llm.scripted.FlatPricing"}
+    scripted.SCRIPT[:] = [ANSWER, {**ANSWER, "model": "unheard-of"}]
+
+    run = drained(scripted.asks, keys=["known", "unknown"])
+
+    known, unknown = steps_for_workflow(run.id)
+    assert (known["cost"], known["unpriced_because"]) == (Decimal("0.25"), "")
+    assert unknown["cost"] is None
+    assert StepStat.objects.get(key="known").price_source == "tests.llm.scripted.FlatPricing"
+    totals = workflow_totals(run.id)
+    assert (totals["calls"], totals["cost"], totals["unpriced"]) == (2, Decimal("0.25"), 1)

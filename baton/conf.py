@@ -228,26 +228,22 @@ class Settings:
     """How long each of the three may be in a debug log, in characters of JSON (default 100,000)."""
     redact_keys: tuple[str, ...] = _shaped(
         (
-            "access_token",
-            "api_key",
-            "apikey",
-            "authorization",
-            "client_secret",
-            "cookie",
-            "password",
-            "private_key",
-            "refresh_token",
-            "secret",
-            "set-cookie",
-            "token",
-            "x-api-key",
+            "*access_key",
+            "*api_key",
+            "*apikey",
+            "*authorization",
+            "*cookie",
+            "*password",
+            "*private_key",
+            "*secret",
+            "*secret_key",
+            "*token",
         ),
         "a list of names of keys",
         _texts,
     )
-    """Names of keys whose values never reach a debug log, in any case (default: access_token, api_key, apikey,
-    authorization, client_secret, cookie, password, private_key, refresh_token, secret, set-cookie, token and
-    x-api-key)."""
+    """Names of keys whose values never reach a debug log, in any case; ``*`` stands for anything (default: what ends in
+    access_key, api_key, apikey, authorization, cookie, password, private_key, secret, secret_key or token)."""
     redact_patterns: tuple[re.Pattern[str], ...] = _shaped((), "a list of regular expressions", _patterns)
     """Regular expressions; what they match in any text never reaches a debug log (default: none)."""
     redact_hook: str | None = None

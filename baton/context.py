@@ -77,6 +77,7 @@ class StepContext:
     _ask_cancelled: Callable[[], bool] | None = None
     _keep_line: Callable[[str, str], None] = _nothing
     _node_id: int | None = None
+    _done: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Make the logger, which knows what the context knows."""
@@ -121,11 +122,19 @@ class StepContext:
         Raises:
             LedgerError: It cannot be done once.
         """
-        return fn() if self.ledger is None else self.ledger.once(key, fn, on_ambiguous=on_ambiguous)
+        if self.ledger is None:
+            if key not in self._done:
+                self._done[key] = fn()
+            return self._done[key]
+        return self.ledger.once(key, fn, on_ambiguous=on_ambiguous)
 
     async def aonce(self, key: str, fn: Callable[[], Any], *, on_ambiguous: str | None = None) -> Any:
         """The async twin of :meth:`once`; ``fn`` returns an awaitable."""
-        return await (fn() if self.ledger is None else self.ledger.aonce(key, fn, on_ambiguous=on_ambiguous))
+        if self.ledger is None:
+            if key not in self._done:
+                self._done[key] = await fn()
+            return self._done[key]
+        return await self.ledger.aonce(key, fn, on_ambiguous=on_ambiguous)
 
     def progress(self, current: float, total: float | None = None, message: str = "") -> None:
         """Tell how far the body is.

@@ -325,7 +325,8 @@ class AmbiguousCallError(LedgerError):
             key,
             "an earlier call began and nobody knows whether it was answered and paid"
             + (f" ({why})" if why else "")
-            + '. Look it up at the provider. on_ambiguous="repay" would have made it again.',
+            + ". Look it up at the provider; then `manage.py baton_resolve RUN STEP --pay` and a retry of the run "
+            "make it again.",
         )
 
 

@@ -64,6 +64,9 @@ class RegisteredStep(Protocol):
     def is_transient(self, error: BaseException) -> bool | None:
         """Whether another attempt may help where the options do not say; None leaves that to the engine."""
 
+    def prepare(self, context: Any) -> None:
+        """Called before the body; what it raises stands for what the body raises."""
+
     def record(self, context: Any, usage: Any) -> None:
         """Record a usage that was taken out, so that it is written with the settle."""
 

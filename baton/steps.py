@@ -97,6 +97,9 @@ class Step:
         """Leave it to the engine whether another attempt may help."""
         return None
 
+    def prepare(self, context: Any) -> None:
+        """Need nothing before the body runs."""
+
     def record(self, context: Any, usage: Any) -> None:
         """Record nothing: nothing is taken out."""
 

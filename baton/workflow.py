@@ -97,6 +97,10 @@ class Workflow:
     def __len__(self) -> int:
         return len(self._added)
 
+    def __bool__(self) -> bool:
+        """True, also while it has no steps: ``workflow or Workflow(...)`` must not lose what was said of it."""
+        return True
+
     @property
     def step_names(self) -> list[str]:
         """The names of the steps, in the order in which they were added."""

@@ -21,13 +21,12 @@ from baton.conf import get_settings
 from baton.engine import statements as sql
 from baton.engine.holds import wake_nodes
 from baton.models import BudgetAccount, Hold, LedgerEntry, StepStat, WorkflowRun
-from baton.models.fields import as_money, as_units
+from baton.models.fields import SMALLEST, as_money, as_units
 from baton.states import EntryState, HoldKind, StepState
 
 PAGE = 200
 """How many held steps are looked at together."""
 _MOST_UNITS = 2**63 - 1
-_SMALLEST = as_money(1)
 
 _OPEN = {
     "run": sql.Statement("""
@@ -240,7 +239,7 @@ def _fitting(
         for node_id, units in held:
             last = node_id
             if money is not None:
-                wanted = as_money(units) if units is not None else typical or money or _SMALLEST
+                wanted = as_money(units) if units is not None else typical or money or SMALLEST
                 if wanted > money:
                     continue
                 money -= wanted

@@ -7,13 +7,14 @@ import json
 import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 from baton.engine.errors import error_message, storable_text
 from baton.exceptions import NotStorableError
 from baton.values import decode, encode
 
-JSON, BYTES, CHUNKS, TEXT = "", "bytes", "chunks", "text"
+JSON, BYTES, CHUNKS, OBJECT, TEXT = "", "bytes", "chunks", "object", "text"
 """Kinds of answers beside the classes of pydantic models, which are named by their path."""
 
 _MAX_PATH = 255
@@ -42,7 +43,7 @@ def write_answer(answer: Any) -> Written:
         text = encode(answer, what="answer")
         return Written(text=text, given=decode(text))
     except NotStorableError as exc:
-        return Written(text=json.dumps(_shown(answer)), kind=TEXT, problem=exc.found)
+        return _write_object(answer, exc.found)
     except Exception as exc:  # noqa: BLE001 - the answer's own code
         return Written(text=json.dumps(_shown(answer)), kind=TEXT, problem=f"not readable: {error_message(exc)}")
 
@@ -63,6 +64,8 @@ def read_answer(text: str, kind: str) -> Any:
             return value
         case "bytes":
             return base64.b64decode(value)
+        case "object":
+            return _revived(value)
         case "chunks":
             return [_rebuilt(data, value["kinds"][index]) for index, data in value["chunks"]]
     return _rebuilt(value, kind)
@@ -83,6 +86,8 @@ def _rebuilt(data: Any, kind: str) -> Any:
         return data
     if kind == BYTES:
         return base64.b64decode(data)
+    if kind == OBJECT:
+        return _revived(data)
     try:
         cls = pkgutil.resolve_name(kind)
     except Exception:  # noqa: BLE001 - its module is gone, or raises as it is imported
@@ -116,6 +121,40 @@ def _write_model(model: Any) -> Written:
             return Written(text=text, kind=kind, given=given)
     text = encode(whole, what="answer")
     return Written(text=text, given=decode(text))
+
+
+_ATTRIBUTES = "baton:attributes"
+
+
+def _write_object(answer: Any, problem: str) -> Written:
+    """Write what has attributes and is no model: it comes back as a ``SimpleNamespace``, the first time too."""
+    try:
+        text = encode(_flattened(answer), what="answer")
+        return Written(text=text, kind=OBJECT, given=read_answer(text, OBJECT))
+    except Exception:  # noqa: BLE001 - the answer's own code
+        return Written(text=json.dumps(_shown(answer)), kind=TEXT, problem=problem)
+
+
+def _flattened(value: Any) -> Any:
+    """The same with dicts in the place of what has attributes."""
+    if type(value) is dict:
+        return {key: _flattened(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return [_flattened(item) for item in value]
+    attributes = getattr(value, "__dict__", None)
+    if type(attributes) is not dict or isinstance(value, type) or callable(value) or is_model(value):
+        return value
+    return {_ATTRIBUTES: {name: _flattened(item) for name, item in attributes.items() if not name.startswith("_")}}
+
+
+def _revived(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_revived(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {_ATTRIBUTES}:
+        return SimpleNamespace(**{name: _revived(item) for name, item in value[_ATTRIBUTES].items()})
+    return {key: _revived(item) for key, item in value.items()}
 
 
 def _dumped(model: Any, **how: Any) -> Any:

@@ -24,7 +24,7 @@ from baton.engine.event_loop import run_async
 from baton.engine.gate import Claim
 from baton.engine.holds import Held
 from baton.engine.lease import Holding
-from baton.engine.ledger import Ledger
+from baton.engine.ledger import Ledger, open_question
 from baton.engine.settle import Verdict
 from baton.engine.timer import TimeIsUp, Timer
 from baton.engine.transactions import mend_connections, open_transactions
@@ -129,6 +129,7 @@ class Execution:
             if self.step.is_async:
                 # Read before there is a loop, in which every query would need a thread and a connection of its own.
                 self.results.load()
+            self.step.prepare(context)
             with timer:
                 if self.step.is_async:
                     returned = self._awaited(lambda: self.step.function(context, **arguments))
@@ -180,13 +181,7 @@ class Execution:
                 )
         match returned:
             case Held():
-                return Verdict(
-                    state=StepState.SNOOZED,
-                    outcome=AttemptOutcome.SNOOZED,
-                    hold=returned,
-                    seconds=seconds,
-                    progress=progress,
-                )
+                return self._held(returned, seconds, progress)
             case Snooze():
                 return Verdict(
                     state=StepState.SNOOZED,
@@ -201,6 +196,17 @@ class Execution:
                 return _ended(StepState.CANCELLED, AttemptOutcome.CANCELLED, returned.reason, seconds, progress)
         return self._failed(returned, seconds, progress)
 
+    def _held(self, hold: Held, seconds: float, progress: str | None) -> Verdict:
+        return Verdict(
+            state=StepState.SNOOZED, outcome=AttemptOutcome.SNOOZED, hold=hold, seconds=seconds, progress=progress
+        )
+
+    def _question(self, error: BaseException) -> Held | None:
+        """What a person is to be asked before the step is given up after its last attempt."""
+        if not self.ledger.has_begun or isinstance(error, LedgerError):
+            return None
+        return open_question(self.connection, self.claim.node_id, self.claim.fence)
+
     def _failed(self, error: BaseException, seconds: float, progress: str | None) -> Verdict:
         self.span.failed(error)
         message = error_message(error)
@@ -209,6 +215,9 @@ class Execution:
         )
         if not is_retried(error, self.options, self.step) or self.claim.attempt >= self.claim.max_attempts:
             outcome = outcome if outcome == AttemptOutcome.TIMED_OUT else AttemptOutcome.FAILED
+            if (hold := self._question(error)) is not None:
+                verdict = self._held(hold, seconds, progress)
+                return replace(verdict, outcome=outcome, error=message)
             return _ended(StepState.DISCARDED, outcome, message, seconds, progress)
         return Verdict(
             state=StepState.RETRYABLE,

@@ -7,6 +7,7 @@ that was answered and paid: nobody can close that window, so it is marked, and a
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,8 +38,8 @@ from baton.exceptions import (
     CallInTransactionError,
     StepTakenError,
 )
-from baton.models import WorkflowRun
-from baton.models.fields import as_units
+from baton.models import BudgetAccount, WorkflowRun
+from baton.models.fields import SMALLEST, as_units
 from baton.registry import POLICIES
 from baton.results import outside_event_loop
 from baton.returns import Directive
@@ -55,15 +56,16 @@ _ENTRY = "id, number, state, resolution, fence, answer, answer_type, error"
 
 _OPEN = sql.Statement("""
     INSERT INTO baton_ledgerentry
-        (run_id, node_id, key, number, is_call, state, resolution, resolved_by, is_retired, fence, attempt, provider,
-        model, answer_type, error, accounts, is_estimate, started_at)
+        (run_id, node_id, key, number, is_call, policy, state, resolution, resolved_by, is_retired, fence, attempt,
+        provider, model, answer_type, error, accounts, is_estimate, started_at)
     SELECT n.run_id, n.id, %s, COALESCE((
             SELECT max(e.number) FROM baton_ledgerentry e WHERE e.node_id = n.id AND e.key = %s), 0) + 1,
-        %s, 'calling', '', '', FALSE, n.fence, n.attempt, %s, %s, '', '', '', FALSE, <now>
+        %s, %s, 'calling', '', '', FALSE, n.fence, n.attempt, %s, %s, '', '', '', FALSE, <now>
     FROM baton_workflownode n
     WHERE n.id = %s AND n.fence = %s AND n.state = %s AND NOT EXISTS (
         SELECT 1 FROM baton_ledgerentry e
-        WHERE e.node_id = n.id AND e.key = %s AND NOT e.is_retired AND (e.id > %s OR e.state = 'answered'))
+        WHERE e.node_id = n.id AND e.key = %s AND e.is_call = %s AND NOT e.is_retired
+            AND (e.id > %s OR e.state = 'answered'))
     ON CONFLICT DO NOTHING
     RETURNING id, number, (
         SELECT count(*) FROM baton_ledgerentry r
@@ -75,7 +77,8 @@ late. Index: baton_entry_once."""
 _IS_OURS = sql.Statement("SELECT 1 FROM baton_workflownode WHERE id = %s AND fence = %s AND state = %s")
 
 _FIND = sql.Statement(f"""
-    SELECT {_ENTRY} FROM baton_ledgerentry WHERE node_id = %s AND key = %s AND NOT is_retired ORDER BY number
+    SELECT {_ENTRY} FROM baton_ledgerentry WHERE node_id = %s AND key = %s AND is_call = %s AND NOT is_retired
+    ORDER BY number
 """)  # noqa: S608 - as above
 """The calls of a key. Index: baton_entry_once."""
 
@@ -145,6 +148,56 @@ class Entry:
         return read_answer(self.answer, self.kind)
 
 
+class NotBegunError(TypeError):
+    """Raised where a function gave what still has to be awaited: nothing was done."""
+
+
+_NOTHING_DONE = (Directive, NotBegunError)
+
+
+def plain(found: Any, twin: str) -> Any:
+    """What a function returned.
+
+    Args:
+        found: What it is.
+        twin: Which function takes async ones.
+
+    Raises:
+        NotBegunError: It is async.
+    """
+    if not inspect.isawaitable(found):
+        return found
+    if inspect.iscoroutine(found):
+        found.close()
+    raise NotBegunError(f"The function gave a {type(found).__name__}, which nobody awaits: use {twin}().")
+
+
+def in_event_loop() -> bool:
+    """Whether an event loop runs in this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def open_question(connection: BaseDatabaseWrapper, node_id: int, fence: int) -> Held | None:
+    """What a person is to be asked of an execution that is over, for it left a call of unknown outcome."""
+    rows = sql.fetch(connection, _QUESTION, [node_id, fence])
+    return held_for_a_person(*rows[0]) if rows else None
+
+
+def held_for_a_person(entry_id: int, key: str) -> Held:
+    """A hold until somebody has said what is to follow a call."""
+
+    def still(connection: BaseDatabaseWrapper) -> bool:
+        ((resolution, state),) = sql.fetch(connection, _DECISION, [entry_id])
+        return not resolution and state != EntryState.ANSWERED
+
+    reason = f"nobody knows whether the call {key!r} was answered and paid"
+    return Held(HoldKind.QUESTION, reason, still=still, account=f"entry:{entry_id}")
+
+
 class Stream(Protocol):
     """A stream that a body reads, and may leave before its end."""
 
@@ -186,6 +239,8 @@ class Ledger:
     """The connection of the execution itself."""
     depth: int = 0
     """How many transactions were open on it before the body, one in the other, as in a test."""
+    has_begun: bool = False
+    """Whether this execution has called anything."""
     besides: list[Beside] = field(default_factory=list)
     """What is to be written with the settle: usages whose own transaction could be undone."""
     streams: list[Stream] = field(default_factory=list)
@@ -281,6 +336,7 @@ class Ledger:
         """
         key = checked_key(key)
         check_policy(policy)
+        said = policy or self.policy
         if self.is_left:
             raise StepTakenError(self.step_name, key)
         if self.is_in_transaction:
@@ -288,16 +344,31 @@ class Ledger:
         after = 0
         for _ in range(_TRIES):
             with shielded():
-                choice = [self.node_id, self.fence, self.state.value, key, after]
-                params = [key, key, is_call, provider[:100], model[:255], *choice]
+                choice = [self.node_id, self.fence, self.state.value, key, is_call, after]
+                params = [key, key, is_call, said, provider[:100], model[:255], *choice]
                 opened = self._open(key, params, reserve)
             if opened is not None:
+                self.has_begun = True
                 return opened
-            found = self._find(key)
+            found = self._find(key, is_call=is_call)
             if isinstance(found, Entry):
                 return found
-            after = self._after(key, found, policy or self.policy)
+            after = self._after(key, found, said)
         raise StepTakenError(self.step_name, key)
+
+    def require_money(self) -> None:
+        """Hold the step where what it may spend is spent already.
+
+        Raises:
+            Held: So it is.
+        """
+        if not self._has_budget:
+            return
+        for limit in accounts.limits_of(self.run_id, self.node_id, using=self.alias):
+            spent = self._spent_from(limit)
+            if spent >= limit.most:
+                # Anything that is left lets it try: what it calls may cost more, and is then held for that.
+                raise self._held_for_money(Refusal(limit=limit, left=limit.most - spent, amount=SMALLEST))
 
     def store(
         self, entry: Entry, written: Written, *, cost: Decimal | None = None, beside: Beside | None = None
@@ -365,15 +436,20 @@ class Ledger:
             self._wake(entry, Decimal(0))
 
     def once(self, key: str, fn: Callable[[], Any], *, on_ambiguous: str | None = None) -> Any:
-        """Do something once, whatever becomes of the execution, and give back what it returned."""
+        """Do something once, whatever becomes of the execution, and give back what it returned.
+
+        In an event loop an async function is done by :meth:`aonce`, and this returns what is to be awaited.
+        """
+        if inspect.iscoroutinefunction(fn) and in_event_loop():
+            return self.aonce(key, fn, on_ambiguous=on_ambiguous)
         entry = self.reach(lambda: self.begin(key, policy=on_ambiguous))
         if entry.is_stored:
             return entry.read(self.step_name)
         try:
-            answer = fn()
+            answer = plain(fn(), "aonce")
         except BaseException as exc:
             error = exc
-            self.reach(lambda: self.give_up(entry, error, is_unknown=not isinstance(error, Directive)))
+            self.reach(lambda: self.give_up(entry, error, is_unknown=not isinstance(error, _NOTHING_DONE)))
             raise
         with shielded():
             written = write_answer(answer)
@@ -390,7 +466,7 @@ class Ledger:
                 answer = await fn()
             except BaseException as exc:
                 error = exc
-                await self.areach(lambda: self.give_up(entry, error, is_unknown=not isinstance(error, Directive)))
+                await self.areach(lambda: self.give_up(entry, error, is_unknown=not isinstance(error, _NOTHING_DONE)))
                 raise
             written = write_answer(answer)
             await self.areach(lambda: self.store(entry, written))
@@ -467,14 +543,24 @@ class Ledger:
             sql.execute(connection, _NOTE_RESERVATION, [as_units(reserved), " ".join(names), is_estimate, entry.id])
         return entry
 
+    def _spent_from(self, limit: accounts.Limit) -> Decimal:
+        account = BudgetAccount.objects.using(self.alias).filter(pk=limit.name).first()
+        if account is None:
+            # What was spent before there was an account is counted as it is opened.
+            with transaction.atomic(using=self.alias):
+                accounts.lock(self.connection, limit.name, run_id=self.run_id, node_id=self.node_id)
+            account = BudgetAccount.objects.using(self.alias).get(pk=limit.name)
+        spent: Decimal = account.spent
+        return spent
+
     @property
     def _has_budget(self) -> bool:
         settings = get_settings()
         return self.terms.budget is not None or settings.day_budget is not None or settings.step_budget is not None
 
-    def _find(self, key: str) -> Entry | Sequence[Any] | None:
+    def _find(self, key: str, *, is_call: bool) -> Entry | Sequence[Any] | None:
         """The earliest answer of a key, else its last call."""
-        rows = sql.fetch(self.connection, _FIND, [self.node_id, key])
+        rows = sql.fetch(self.connection, _FIND, [self.node_id, key, is_call])
         for id_, number, state, _resolution, _fence, answer, kind, _error in rows:
             if state == EntryState.ANSWERED:
                 return Entry(id=id_, key=key, number=number, is_stored=True, answer=answer, kind=kind)
@@ -504,7 +590,7 @@ class Ledger:
             return int(id_)
         if decision == Resolution.FAIL:
             raise AmbiguousCallError(self.step_name, key, why=why)
-        raise self._held_for_a_person(id_, key)
+        raise held_for_a_person(id_, key)
 
     def _settle_accounts(self, connection: BaseDatabaseWrapper, entry: Entry, cost: Decimal) -> None:
         # Only once, should a commit have been lost and tried again.
@@ -533,7 +619,7 @@ class Ledger:
 
     def _held_for_money(self, refusal: Refusal) -> Held:
         limit = refusal.limit
-        wants = "" if refusal.amount is None else f", and it may cost {refusal.amount.normalize():f}"
+        wants = "" if refusal.amount in (None, SMALLEST) else f", and it may cost {refusal.amount.normalize():f}"
         reason = f"{limit.words} of {limit.most.normalize():f} leaves {refusal.left.normalize():f}{wants}"
 
         def still(connection: BaseDatabaseWrapper) -> bool:
@@ -548,15 +634,14 @@ class Ledger:
 
         return Held(HoldKind.BUDGET, reason, still=still, account=limit.name, amount=refusal.amount)
 
-    def _held_for_a_person(self, entry_id: int, key: str) -> Held:
-        def still(connection: BaseDatabaseWrapper) -> bool:
-            ((resolution, state),) = sql.fetch(connection, _DECISION, [entry_id])
-            return not resolution and state not in (EntryState.ANSWERED, EntryState.FAILED)
 
-        reason = f"nobody knows whether the call {key!r} was answered and paid"
-        return Held(HoldKind.QUESTION, reason, still=still, account=f"entry:{entry_id}")
-
-
+_QUESTION = sql.Statement("""
+    SELECT id, key FROM baton_ledgerentry
+    WHERE node_id = %s AND fence = %s AND policy = 'ask' AND state IN ('calling', 'ambiguous') AND resolution = ''
+        AND NOT is_retired
+    ORDER BY id DESC LIMIT 1
+""")
+"""The last call of an execution about which a person is to be asked. Index: baton_entry_once."""
 _DECISION = sql.Statement("SELECT resolution, state FROM baton_ledgerentry WHERE id = %s <lock>")
 
 

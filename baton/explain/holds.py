@@ -11,6 +11,7 @@ from baton import money
 from baton.conf import get_settings
 from baton.explain.words import clock, closed, paragraph
 from baton.models import BudgetAccount, Hold, LedgerEntry
+from baton.models.fields import SMALLEST
 from baton.states import HoldKind
 
 AN_ID = 8
@@ -69,6 +70,9 @@ def what_is_lacking(hold: Hold, *, using: str) -> str:
         return _("{told}, and nobody can tell what the call may cost.").format(told=told)
     if left >= hold.amount:
         return _("{told}, which is enough now; the sweep lets it go on.").format(told=told)
+    if hold.amount == SMALLEST:
+        # Held before its body: what it would call is not known yet.
+        return closed(told)
     return _("{told}, and the call may cost {amount}.").format(told=told, amount=money.amount(hold.amount, currency))
 
 

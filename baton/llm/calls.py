@@ -9,7 +9,7 @@ import inspect
 import logging
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
@@ -22,7 +22,7 @@ from baton.conf import Settings, amount, get_settings
 from baton.context import StepContext
 from baton.engine.answers import CHUNKS, Written, is_model, write_answer, write_chunks
 from baton.engine.errors import storable_text
-from baton.engine.ledger import Entry, Ledger, Reservation, check_policy, checked_key
+from baton.engine.ledger import Entry, Ledger, NotBegunError, Reservation, check_policy, checked_key, plain
 from baton.engine.timer import shielded
 from baton.exceptions import AnswerNotStorableError, UnpricedModelError
 from baton.llm import capture
@@ -73,13 +73,13 @@ def call(ctx: StepContext, key: str, fn: Fn, **options: Any) -> Any:
     """
     paid = _PaidCall(ctx, key, fn, CallOptions.of(options))
     if paid.ledger is None:
-        return _plain(paid.ask(), "acall")
+        return plain(paid.ask(), "acall")
     entry = paid.ledger.reach(paid.begin)
     if entry.is_stored:
         return paid.ledger.reach(lambda: paid.replayed(entry))
     with paid.tracing():
         try:
-            answer = _plain(paid.ask(), "acall")
+            answer = plain(paid.ask(), "acall")
         except BaseException as exc:
             error = exc
             paid.ledger.reach(lambda: paid.failed(entry, error))
@@ -164,6 +164,9 @@ class CallOptions:
             TypeError: One is unknown or of the wrong type.
             ValueError: ``on_ambiguous`` or ``max_cost`` is none.
         """
+        names = [each.name for each in fields(cls)]
+        if unknown := [name for name in options if name not in names]:
+            raise TypeError(f"A call has no option {unknown[0]!r}; its options are {', '.join(names)}.")
         given = cls(**options)
         if not isinstance(given.model, str | Enum | None):
             raise TypeError(f"model is {given.model!r}: give its name, or None.")
@@ -257,7 +260,7 @@ class _PaidCall:
         if self._is_streaming:
             self._span.failed(error)
             self._spans.close()
-        is_unknown = not isinstance(error, _NotBegunError) and outcome_unknown(error, began=began)
+        is_unknown = not isinstance(error, NotBegunError) and outcome_unknown(error, began=began)
         self._ledger.give_up(entry, error, is_unknown=is_unknown)
         self._keep(None, seconds, error)
 
@@ -573,26 +576,9 @@ class _AsyncStreaming(_Chunks):
             await self._opened.aclose()
 
 
-class _NotBegunError(TypeError):
-    """Raised where a function gave what still has to be awaited: nothing was called."""
-
-
-def _plain(found: Any, twin: str) -> Any:
-    """What a function returned.
-
-    Raises:
-        _NotBegunError: It is async.
-    """
-    if not inspect.isawaitable(found):
-        return found
-    if inspect.iscoroutine(found):
-        found.close()
-    raise _NotBegunError(f"The function gave a {type(found).__name__}, which nobody awaits: use {twin}().")
-
-
 def _opened(found: Any, opened: contextlib.ExitStack) -> Iterator[Any]:
     """The chunks of what a function returned, which is closed behind them."""
-    found = _plain(found, "astream")
+    found = plain(found, "astream")
     if isinstance(found, contextlib.AbstractContextManager) and not isinstance(found, Iterable):
         found = opened.enter_context(found)
     elif callable(close := getattr(found, "close", None)):

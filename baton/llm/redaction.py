@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import json
 import logging
 import math
@@ -213,8 +214,11 @@ class _Rules:
     def __init__(self, keys: tuple[str, ...], patterns: tuple[re.Pattern[str], ...]) -> None:
         self._patterns = patterns
         self._keys = frozenset(_folded(key) for key in keys)
+        self._wild = re.compile(
+            "|".join(map(fnmatch.translate, sorted(key for key in self._keys if "*" in key))) or "$^"
+        )
         # Hyphens and underscores may stand anywhere in a name, or not at all.
-        names = "|".join("[-_ ]?".join(map(re.escape, key)) for key in sorted(self._keys, key=len, reverse=True) if key)
+        names = "|".join("[-_ ]?".join(map(_letter, key)) for key in sorted(self._keys, key=len, reverse=True) if key)
         self._named = re.compile(_NAMED.replace("NAME", names)) if names else None
 
     def applied(self, value: Any) -> Any:
@@ -236,7 +240,10 @@ class _Rules:
         return _shortened(text) if len(text) > _LONG_DATA else text
 
     def _is_secret(self, key: Any) -> bool:
-        return isinstance(key, str) and _folded(key) in self._keys
+        if not isinstance(key, str):
+            return False
+        name = _folded(key)
+        return name in self._keys or self._wild.match(name) is not None
 
     def _dict(self, value: dict[str, Any]) -> dict[str, Any]:
         contents: dict[str, Any] = {}
@@ -321,6 +328,10 @@ _BARE = re.compile(r"""(?:(?:basic|bearer|digest|token)\s+)?[^\s,;&"'<>)}\]]+"""
 _DATA_URL = re.compile(rf"data:[\w.+-]+/[\w.+-]+[^,\s\"']{{0,100}};base64,[\w+/=%-]{{{_LONG_DATA - 100},}}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
 _decoder = json.JSONDecoder()
+
+
+def _letter(letter: str) -> str:
+    return r"\w{0,40}" if letter == "*" else re.escape(letter)
 
 
 def _folded(key: str) -> str:

@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, overload
 
+from django.core.exceptions import ImproperlyConfigured
+
 from baton import q2
-from baton.conf import get_settings
+from baton.conf import Settings, get_settings
+from baton.engine.ledger import Ledger
 from baton.llm.recording import record_returned
 from baton.llm.transience import is_transient, llm_backoff
 from baton.registry import StepOptions
@@ -44,6 +47,11 @@ class LlmStep(Step):
     def is_transient(self, error: BaseException) -> bool | None:
         """Whether the provider may answer another attempt."""
         return is_transient(error)
+
+    def prepare(self, context: Any) -> None:
+        """Hold the step before its body, where its budget is spent: what it would call could not be paid."""
+        if isinstance(context.ledger, Ledger):
+            context.ledger.reach(context.ledger.require_money)
 
     def record(self, context: Any, usage: Any) -> None:
         """Record what was taken out, with the settle."""
@@ -92,7 +100,11 @@ def llm_step(
 
 
 def _default_queue() -> str:
-    queue = get_settings().llm_queue
+    try:
+        queue = get_settings().llm_queue
+    except ImproperlyConfigured:
+        # A fault in the settings is told by its own check, which reads the steps, too.
+        queue = Settings().llm_queue
     return queue if queue in q2.configured_queues() else q2.DEFAULT_QUEUE
 
 

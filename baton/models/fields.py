@@ -69,3 +69,7 @@ def as_money(units: int | Decimal) -> Decimal:
     """An amount of money from its column, or from the sum of some; without needless zeros."""
     amount = Decimal(int(units)).scaleb(-MONEY_PLACES, context=_EXACT).normalize(_EXACT)
     return amount.quantize(Decimal(1), context=_EXACT) if amount == amount.to_integral_value() else amount
+
+
+SMALLEST = as_money(1)
+"""The smallest amount of money that a row holds."""

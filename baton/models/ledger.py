@@ -35,6 +35,13 @@ class LedgerEntry(models.Model):
     key = models.CharField(_("key"), max_length=255)
     number = models.PositiveIntegerField(_("number"), default=1, help_text=_("Which call of this key it is, from 1."))
     is_call = models.BooleanField(_("is a call of a language model"), default=False)
+    policy = models.CharField(
+        _("policy"),
+        max_length=8,
+        blank=True,
+        default="",
+        help_text=_("What follows it, should its outcome be unknown."),
+    )
     state = models.CharField(_("state"), max_length=16, choices=EntryState, default=EntryState.CALLING)
     resolution = models.CharField(_("resolution"), max_length=8, choices=Resolution, blank=True, default="")
     resolved_by = models.CharField(_("resolved by"), max_length=255, blank=True, default="")

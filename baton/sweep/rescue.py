@@ -16,6 +16,7 @@ from baton.engine.cascade import Fall
 from baton.engine.finish import finish
 from baton.engine.gate import Claim, as_claim
 from baton.engine.hooks import call_hooks
+from baton.engine.ledger import open_question
 from baton.engine.settle import Verdict, settle
 from baton.engine.transitions import announce
 from baton.states import AttemptOutcome, StepState
@@ -131,7 +132,7 @@ def count_left_over_hooks(connection: BaseDatabaseWrapper) -> int:
 
 
 def _rescue(connection: BaseDatabaseWrapper, claim: Claim, *, now: datetime | None) -> bool:
-    verdict = _verdict_on_lost(claim, now=now)
+    verdict = _verdict_on_lost(connection, claim, now=now)
     settled = settle(connection, claim, verdict, take_next=False, expired_only=True)
     if settled.is_stale:
         return False
@@ -151,13 +152,17 @@ def _rescue(connection: BaseDatabaseWrapper, claim: Claim, *, now: datetime | No
     return True
 
 
-def _verdict_on_lost(claim: Claim, *, now: datetime | None) -> Verdict:
+def _verdict_on_lost(connection: BaseDatabaseWrapper, claim: Claim, *, now: datetime | None) -> Verdict:
     error = f"worker {claim.worker} vanished: its lease ran out"
     ran = (now - claim.started_at).total_seconds() if now and claim.started_at else 0.0
     has_attempts = claim.attempt < claim.max_attempts
+    # Before a step is given up, a person is asked about its last call, where the step wants that.
+    hold = None if has_attempts else open_question(connection, claim.node_id, claim.fence)
+    put_off = StepState.RETRYABLE if hold is None else StepState.SNOOZED
     return Verdict(
-        state=StepState.RETRYABLE if has_attempts else StepState.DISCARDED,
+        state=put_off if has_attempts or hold is not None else StepState.DISCARDED,
         outcome=AttemptOutcome.WORKER_LOST,
         error=error,
         seconds=max(0.0, ran),
+        hold=hold,
     )

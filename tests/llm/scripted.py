@@ -169,3 +169,32 @@ class FlatPricing:
 
     def cost(self, usage: Usage) -> Decimal | None:
         return Decimal("0.25") if usage.model == "gpt-4o" else None
+
+
+@step(backoff=0)
+def calls_and_sends(ctx: Any) -> Any:
+    return [llm.call(ctx, "summary", answer), ctx.once("summary", answer)]
+
+
+@step(backoff=0)
+async def awaits_once(ctx: Any) -> Any:
+    done = await ctx.once("e", aanswer)
+    then()
+    return done
+
+
+@step(max_attempts=2, backoff=0)
+def once_with_an_async_function(ctx: Any) -> Any:
+    return ctx.once("e", aanswer)
+
+
+@llm.llm_step(backoff=0)
+def reads_attributes(ctx: Any) -> Any:
+    found = llm.call(ctx, "k", answer)
+    then()
+    return found.choices[0].content
+
+
+@step(backoff=0)
+def effects_twice(ctx: Any) -> Any:
+    return [ctx.once("e", answer), ctx.once("e", answer)]

@@ -351,14 +351,14 @@ def deep() -> Any:
 
 UNSTORABLE: dict[str, tuple[Callable[[], Any], str]] = {
     "set": (lambda: {**PAID, "held": {1}}, "of type set, which JSON cannot hold: make it a list"),
-    "object": (Paid, "of type tests.llm.test_bad_answers.Paid, which JSON cannot hold"),
+    "set in an object": (lambda: Paid(held={1}), "of type tests.llm.test_bad_answers.Paid, which JSON cannot hold"),
     "not a number": (lambda: {**PAID, "held": math.nan}, "nan, a float that JSON does not have"),
     "bytes inside": (lambda: {**PAID, "held": b"x"}, "of type bytes, which JSON cannot hold"),
     "key that is no text": (lambda: {**PAID, 5: 5}, "the key 5 of type int: keys must be str"),
     "int without end": (lambda: {**PAID, "held": 10**5000}, "an int of more than 4,300 digits"),
     "circle": (circular, "a container that holds itself"),
     "too deep": (deep, "more than 200"),
-    "raises when shown": (RaisesWhenShown, "RaisesWhenShown, which JSON cannot hold"),
+    "raises when shown": (lambda: RaisesWhenShown({1}), "RaisesWhenShown, which JSON cannot hold"),
     "raises when dumped": (RaisesWhenDumped, "not readable: RuntimeError: no dump"),
     "raises an error without text": (RaisesWithoutText, "not readable: MuteError"),
     "model without a number": (lambda: NoNumber(score=math.nan), "nan, a float that JSON does not have"),

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from types import SimpleNamespace
 
 import pytest
 
 from baton import Workflow
+from baton.engine.gate import claim
+from baton.engine.ledger import Ledger
+from baton.engine.questions import resolve
+from baton.engine.runner import database
 from baton.llm.stats import steps_for_workflow, workflow_totals
 from baton.models import LedgerEntry, StepStat
-from baton.testing import drain
+from baton.sweep import sweep
+from baton.testing import drain, perform
+from tests.clock import expire_leases
 from tests.llm import scripted
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("invariants", "prices")]
@@ -196,12 +203,10 @@ def test_call_takes_one_statement_before_it_and_one_transaction_of_two_after_it(
 
     run = drained(scripted.counts_statements, keys=["one", "two"])
 
-    # The first call of an execution also reads the terms of its run. In a test a transaction is a savepoint.
+    # The terms of the run are read before the body. In a test a transaction is a savepoint.
     first, second, replay = run.steps["a"].result
-    assert first[:2] == ["SELECT baton_workflowrun", "INSERT baton_ledgerentry"]
     after = ["SAVEPOINT", "UPDATE baton_ledgerentry", "INSERT baton_stepstat", "RELEASE"]
-    assert first[2:] == after
-    assert second == ["INSERT baton_ledgerentry", *after]
+    assert first == second == ["INSERT baton_ledgerentry", *after]
     assert replay == [
         "INSERT baton_ledgerentry",
         "SELECT baton_ledgerentry",
@@ -235,3 +240,94 @@ def test_class_of_the_project_prices_calls_and_totals_say_what_it_does_not_know(
     assert StepStat.objects.get(key="known").price_source == "tests.llm.scripted.FlatPricing"
     totals = workflow_totals(run.id)
     assert (totals["calls"], totals["cost"], totals["unpriced"]) == (2, Decimal("0.25"), 1)
+
+
+def test_effect_and_call_of_one_key_are_two_things():
+    scripted.SCRIPT[:] = [ANSWER, "sent"]
+
+    run = drained(scripted.calls_and_sends)
+
+    assert run.steps["a"].result == [ANSWER, "sent"]
+
+
+def test_async_function_given_to_once_is_awaited_in_an_async_body_and_refused_in_a_plain_one():
+    scripted.SCRIPT[:] = ["sent"]
+    scripted.AFTER[:] = [scripted.fail(RuntimeError("after it"))]
+
+    sent = drained(scripted.awaits_once)
+    refused = drained(scripted.once_with_an_async_function)
+
+    assert (sent.steps["a"].result, scripted.CALLS) == ("sent", ["call"])
+    assert "use aonce()" in refused.steps["a"].error
+    assert {state for _number, state, _resolution in entries(refused)} == {"failed"}
+
+
+@EACH
+def test_person_is_asked_also_about_the_call_of_the_last_attempt(step):
+    scripted.SCRIPT[:] = [TimeoutError("no answer"), ANSWER]
+
+    run = drain(Workflow("w").add("a", step, on_ambiguous="ask", max_attempts=1).insert())
+
+    node = run.steps["a"]
+    assert (node.state, node.hold.kind) == ("snoozed", "question")
+    assert node.attempts[-1]["outcome"] == "failed"
+    resolve(run, "a", decision="pay")
+    run = drain(run)
+    assert (run.state, run.steps["a"].result) == ("completed", [ANSWER])
+
+
+def test_person_is_asked_about_the_call_of_a_worker_that_vanished_in_the_last_attempt():
+    run = Workflow("w").add("a", scripted.asks, on_ambiguous="ask", max_attempts=1).insert()
+    claimed = claim(database(), run.steps["a"].pk, worker="elsewhere:1")
+    begun = Ledger(
+        alias="default",
+        run_id=run.pk,
+        node_id=claimed.node_id,
+        workflow_name="w",
+        step_name="a",
+        step=claimed.step,
+        fence=claimed.fence,
+        attempt=1,
+        policy="ask",
+        own=database(),
+        depth=len(database().atomic_blocks),
+    ).begin("k", is_call=True)
+    expire_leases(run)
+
+    sweep()
+
+    node = run.steps["a"]
+    assert (node.state, node.hold.kind, node.hold.account) == ("snoozed", "question", f"entry:{begun.id}")
+    assert node.attempts[-1]["outcome"] == "worker_lost"
+
+
+def test_object_with_attributes_is_an_answer_too_and_is_the_same_on_a_replay():
+    message = SimpleNamespace(content="hello")
+    usage = SimpleNamespace(prompt_tokens=1000, completion_tokens=100)
+    scripted.SCRIPT[:] = [SimpleNamespace(model="gpt-4o", choices=[message], usage=usage)]
+    scripted.AFTER[:] = [scripted.fail(RuntimeError("after it"))]
+
+    run = drained(scripted.reads_attributes)
+
+    assert (run.steps["a"].result, run.steps["a"].attempt) == ("hello", 2)
+    assert workflow_totals(run.id)["cost"] == Decimal("0.0035")
+
+
+def test_steps_that_only_return_their_usage_are_held_once_the_budget_is_spent():
+    workflow = Workflow("w", budget=Decimal("0.0105"))
+    for number in range(10):
+        workflow.add(f"s{number}", scripted.returns_usage)
+
+    run = drain(workflow.insert())
+
+    assert (run.state, run.progress["states"]) == ("running", {"completed": 3, "snoozed": 7})
+    assert workflow_totals(run.id)["cost"] == Decimal("0.0105")
+    run.budget = Decimal(1)
+    run.save()
+    assert drain(run).state == "completed"
+
+
+def test_what_is_done_once_is_done_once_without_a_worker_too():
+    scripted.SCRIPT[:] = ["sent"]
+
+    assert perform(scripted.effects_twice) == ["sent", "sent"]

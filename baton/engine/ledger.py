@@ -38,7 +38,7 @@ from baton.exceptions import (
     CallInTransactionError,
     StepTakenError,
 )
-from baton.models import BudgetAccount, WorkflowRun
+from baton.models import BudgetAccount, StepStat, WorkflowRun
 from baton.models.fields import SMALLEST, as_units
 from baton.registry import POLICIES
 from baton.results import outside_event_loop
@@ -84,11 +84,12 @@ _FIND = sql.Statement(f"""
 
 _ANSWER = sql.Statement("""
     UPDATE baton_ledgerentry SET state = 'answered', answer = %s, answer_type = %s, ended_at = <now>
-    WHERE id = %s AND state = 'calling'
+    WHERE id = %s AND state NOT IN ('answered', 'failed', 'ambiguous')
 """)
+"""Store the answer of a call under way. ``calling`` would be the predicate of a partial index, of which all is read."""
 _ANSWER_LATE = sql.Statement("""
     UPDATE baton_ledgerentry SET state = 'answered', answer = %s, answer_type = %s, ended_at = <now>
-    WHERE id = %s AND state = 'ambiguous'
+    WHERE id = %s AND state NOT IN ('answered', 'failed', 'calling')
 """)
 """Store an answer that comes so late that the call was given up: it is paid for."""
 _ASKED = sql.Statement("SELECT node_id FROM baton_hold WHERE node_id = %s AND kind = 'question'")
@@ -357,7 +358,7 @@ class Ledger:
         raise StepTakenError(self.step_name, key)
 
     def require_money(self) -> None:
-        """Hold the step where what it may spend is spent already.
+        """Hold a step that tells only afterwards what it used, where what it may spend is spent already.
 
         Raises:
             Held: So it is.
@@ -366,7 +367,7 @@ class Ledger:
             return
         for limit in accounts.limits_of(self.run_id, self.node_id, using=self.alias):
             spent = self._spent_from(limit)
-            if spent >= limit.most:
+            if spent >= limit.most and self._tells_afterwards():
                 # Anything that is left lets it try: what it calls may cost more, and is then held for that.
                 raise self._held_for_money(Refusal(limit=limit, left=limit.most - spent, amount=SMALLEST))
 
@@ -542,6 +543,11 @@ class Ledger:
             is_estimate = reservation.is_estimate or reservation.amount is None
             sql.execute(connection, _NOTE_RESERVATION, [as_units(reserved), " ".join(names), is_estimate, entry.id])
         return entry
+
+    def _tells_afterwards(self) -> bool:
+        """Whether steps of its kind have reported what they used, not called by the ledger, which would reserve."""
+        told = StepStat.objects.using(self.alias).filter(run_id=self.run_id, step=self.step, entry__isnull=True)
+        return told.filter(from_ledger=False).exists()
 
     def _spent_from(self, limit: accounts.Limit) -> Decimal:
         account = BudgetAccount.objects.using(self.alias).filter(pk=limit.name).first()

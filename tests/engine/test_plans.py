@@ -8,7 +8,8 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from types import ModuleType
 from typing import Any
 from uuid import UUID
@@ -17,18 +18,35 @@ import pytest
 from django.db import connection, transaction
 
 from baton import Workflow
-from baton.engine import statements
+from baton.engine import accounts, holds, ledger, statements
 from baton.engine.statements import Statement
+from baton.llm import recording
 from baton.models import WorkflowRun
-from baton.sweep import backstop, invariants, lease, rescue, retention, waiters
+from baton.sweep import backstop, held, invariants, lease, rescue, retention, waiters
 from tests import steps
 
 # Also for the fixture: without a test that says so there is no test database.
 pytestmark = pytest.mark.django_db
 
-MODULES: list[ModuleType] = [statements, backstop, lease, rescue, retention, waiters]
+MODULES: list[ModuleType] = [
+    statements,
+    accounts,
+    holds,
+    ledger,
+    recording,
+    backstop,
+    held,
+    lease,
+    rescue,
+    retention,
+    waiters,
+]
 RUNS, STEPS = 1000, 100
 
+TABLES = """
+    baton_workflowrun, baton_workflownode, baton_workflowedge, baton_completion, baton_debuglog, baton_ledgerentry,
+    baton_stepstat, baton_hold, baton_budgetaccount
+"""
 SETTLED = f"""
     INSERT INTO baton_workflowrun (id, name, state, round, meta, debug, ignore_cancelled, ignore_discarded, inserted_at,
         finished_at, cancel_reason)
@@ -53,20 +71,47 @@ SETTLED = f"""
     SELECT md5((1 + n / {STEPS})::text)::uuid, 10000000 + n, 1, '', '', '', now() - n * interval '1 hour'
     FROM generate_series(1, {RUNS * STEPS // 10}) n;
 
-    ANALYZE baton_workflowrun, baton_workflownode, baton_workflowedge, baton_completion, baton_debuglog;
+    INSERT INTO baton_ledgerentry (id, run_id, node_id, key, number, is_call, policy, state, resolution, resolved_by,
+        is_retired, fence, attempt, provider, model, answer, answer_type, error, accounts, is_estimate, started_at)
+    SELECT 10000000 + n, md5((1 + (n - 1) / {STEPS})::text)::uuid, 10000000 + n, 'summary', 1, true, 'repay',
+        'answered', '', '', false, 1, 1, '', 'gpt-4o', '"short"', 'json', '', '', false, now()
+    FROM generate_series(1, {RUNS * STEPS}) n;
+
+    INSERT INTO baton_stepstat (run_id, node_id, entry_id, once_key, key, workflow_name, step_name, step, attempt,
+        from_ledger, count, provider, model, cost, currency, price_source, price_version, unpriced_because, at)
+    SELECT md5((1 + (n - 1) / {STEPS})::text)::uuid, 10000000 + n, 10000000 + n, 'c:' || n, 'summary', 'settled',
+        's' || n % {STEPS}, 'tests.steps.nothing', 1, false, 1, '', 'gpt-4o', n, 'EUR', '', '', '',
+        now() - n * interval '1 minute'
+    FROM generate_series(1, {RUNS * STEPS}) n;
+
+    INSERT INTO baton_hold (node_id, run_id, kind, account, amount, reason, since)
+    SELECT 20000000 + n, md5((1 + n / {STEPS})::text)::uuid, CASE WHEN n % 5 = 0 THEN 'question' ELSE 'budget' END,
+        CASE WHEN n % 5 = 0 THEN 'entry:' || n ELSE 'run:' || md5((1 + n / {STEPS})::text)::uuid END, n, '', now()
+    FROM generate_series(1, {RUNS * STEPS // 20}) n;
+
+    INSERT INTO baton_budgetaccount (name, spent, reserved)
+    SELECT 'run:' || md5(r::text)::uuid, r, 0 FROM generate_series(1, {RUNS}) r
+    UNION ALL SELECT 'step:' || 10000000 + n, n, 0 FROM generate_series(1, {RUNS * STEPS // 20}) n
+    UNION ALL SELECT 'day:' || current_date - n, n, 0 FROM generate_series(1, 70) n;
+
+    ANALYZE {TABLES};
 """
 
 
+@cache
 def named_statements() -> dict[str, Statement]:
-    """Every statement of the engine and of the sweep, by module and name."""
-    return {
-        f"{module.__name__.rpartition('.')[2]}.{name}": value
-        for module in MODULES
-        for name, value in vars(module).items()
-        if isinstance(value, Statement)
-    }
+    """Every statement of the engine, of the sweep and of the calls, by module and name."""
+    named = {}
+    for module in MODULES:
+        for name, value in vars(module).items():
+            found = {f"[{key}]": each for key, each in value.items()} if isinstance(value, dict) else {"": value}
+            for key, each in found.items():
+                if isinstance(each, Statement) and each not in named.values():
+                    named[f"{module.__name__.rpartition('.')[2]}.{name}{key}"] = each
+    return named
 
 
+@cache
 def promised_indexes() -> dict[str, set[str]]:
     """The indexes that the statements' docstrings name."""
     promised = {}
@@ -97,9 +142,7 @@ def full_database(django_db_setup, django_db_blocker) -> Iterator[WorkflowRun]:
         transaction.set_rollback(True)
     # What was rolled back lies about until then, and every later test that reads a table whole would read it.
     with django_db_blocker.unblock(), connection.cursor() as cursor:
-        cursor.execute(
-            "VACUUM baton_workflowrun, baton_workflownode, baton_workflowedge, baton_completion, baton_debuglog"
-        )
+        cursor.execute(f"VACUUM {TABLES}")
 
 
 NOW = datetime(2026, 6, 14, tzinfo=UTC)
@@ -110,6 +153,7 @@ def parameters(run: WorkflowRun) -> dict[str, list[Any]]:
     """Parameters as the engine gives them, by statement."""
     ready, waiting = run.steps["ready 500"].pk, run.steps["waits 500"].pk
     settled = ["completed", False, None, None, "", "[]", None, ready, 1, False]
+    account = accounts.run_account(run.pk)
     return {
         "statements.CLAIM_NEXT": ["w", 15.0, "default"],
         "statements.CLAIM_KEPT": ["w", 15.0, "default", 0, ready],
@@ -149,11 +193,45 @@ def parameters(run: WorkflowRun) -> dict[str, list[Any]]:
         "statements.READ_LOG": [ready],
         "statements.WRITE_LOG": [1, "[]", ready],
         "statements.TAKE_HOOK": [waiting, "cancelled"],
-        "statements.INSERT_RUN": [SOME_RUN, "n", "k", "{}", False, False, False, "", SOME_RUN],
+        "statements.INSERT_RUN": [SOME_RUN, "n", "k", "{}", False, False, False, "", 1, False, SOME_RUN],
+        "statements.HOLD": ["[]", None, ready, 1, False],
+        "statements.RELEASE_HOLDS": [run.pk],
+        "statements.RETIRE_ANSWERS": [[ready, waiting]],
+        "statements.COUNT_USAGES_ANEW": [[ready, waiting]],
         "statements.TAKE_IDS": [3],
+        "accounts._OPEN[run]": [account, run.pk],
+        "accounts._OPEN[step]": [account, ready],
+        "accounts._OPEN[day]": [account, datetime.now(UTC) - timedelta(hours=12)],
+        "accounts.RESERVE": [1, account, 1, 10],
+        "accounts.SETTLE": [1, 1, account],
+        "accounts._LOCK_ACCOUNT": [account],
+        "accounts._FITTING": [account, 0, 1, 10**9, 200],
+        "accounts._IS_HELD_FOR": [account],
+        "accounts._NEXT_ACCOUNT": [account],
+        "holds._WRITE": ["budget", account, 1, "r", ready],
+        "holds._RELEASE": [[ready, waiting]],
+        "holds._READY": [[ready, waiting]],
+        "ledger._OPEN": ["k", "k", True, "ask", "p", "m", ready, 1, "executing", "k", True, 0],
+        "ledger._IS_OURS": [ready, 1, "executing"],
+        "ledger._FIND": [ready, "k", True],
+        "ledger._ANSWER": ["a", "json", ready],
+        "ledger._ANSWER_LATE": ["a", "json", ready],
+        "ledger._ASKED": [ready],
+        "ledger._END": ["failed", "e", ready, "failed"],
+        "ledger._GIVE_UP": ["repay", "e", ready],
+        "ledger._NOTE_RESERVATION": [1, account, False, ready],
+        "ledger._FREE": [ready],
+        "ledger._QUESTION": [ready, 1],
+        "ledger._DECISION": [ready],
+        "recording._SERVE": ["r:1:1", 1, ready, "c:1"],
         "backstop._UNFINISHED": [1000],
         "backstop._READY_QUEUE": [""],
         "backstop._HAS_WAITED": [-2.0, "default"],
+        "held._MARK_VANISHED": [900.0, 500],
+        "held._COUNT_VANISHED": [900.0],
+        "held._QUESTIONS": ["entry:", 500],
+        "held._DELETE_STALE": [500],
+        "held._COUNT_STALE": [],
         "lease._FIRST": [],
         "lease._TAKE": ["h", 60.0, "h"],
         "lease._GIVE_BACK": ["h"],
@@ -180,6 +258,18 @@ def parameters(run: WorkflowRun) -> dict[str, list[Any]]:
         "retention._COUNT_EDGES": [[ready, waiting], 1000],
         "retention._DELETE_LOGS": [[ready, waiting], 1000],
         "retention._COUNT_LOGS": [[ready, waiting], 1000],
+        "retention._ENTRIES_OF_NODES": [[ready, waiting]],
+        "retention._STATS_OF_NODES": [[ready, waiting]],
+        "retention._DELETE_ENTRIES": [[ready, waiting], 1000],
+        "retention._COUNT_ENTRIES": [[ready, waiting], 1000],
+        "retention._DELETE_STATS": [[ready, waiting], 1000],
+        "retention._COUNT_STATS": [[ready, waiting], 1000],
+        "retention._DELETE_HOLDS": [[ready, waiting]],
+        "retention._COUNT_HOLDS": [[ready, waiting]],
+        "retention._DELETE_ACCOUNTS": [[account, "step:1"]],
+        "retention._COUNT_ACCOUNTS": [[account, "step:1"]],
+        "retention._DELETE_OLD_DAYS": ["day:2000-01-01"],
+        "retention._COUNT_OLD_DAYS": ["day:2000-01-01"],
         "retention._DELETE_OLD_LOGS": [86_400.0, 1000],
         "retention._COUNT_OLD_LOGS": [86_400.0, 1000],
         "retention._IS_FIT": [run.pk],
@@ -224,6 +314,18 @@ def parts_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from parts_of(part)
 
 
+LARGE = {
+    "baton_workflownode",
+    "baton_workflowedge",
+    "baton_ledgerentry",
+    "baton_stepstat",
+    "baton_hold",
+    "baton_budgetaccount",
+}
+EVERY_ROW = {"held._DELETE_STALE": {"baton_hold"}, "held._COUNT_STALE": {"baton_hold"}}
+"""Statements that look at every row of a table, which has one for each step that waits."""
+
+
 def cases(*left_out: str) -> list[str]:
     """The names of the statements."""
     return sorted(set(named_statements()) - {"statements.LAST_ID", *left_out})
@@ -231,17 +333,17 @@ def cases(*left_out: str) -> list[str]:
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("name", cases())
-def test_statement_uses_the_index_it_names_and_scans_neither_steps_nor_edges(name, full_database):
+def test_statement_uses_the_index_it_names_and_scans_no_large_table(name, full_database):
     for plan in plans_of(name, full_database):
         parts = list(parts_of(plan))
         indexes = {part["Index Name"] for part in parts if "Index Name" in part}
         scanned = {part.get("Relation Name") for part in parts if part["Node Type"] == "Seq Scan"}
-        assert scanned.isdisjoint({"baton_workflownode", "baton_workflowedge"}), json.dumps(plan, indent=1)
+        assert scanned.isdisjoint(LARGE - EVERY_ROW.get(name, set())), json.dumps(plan, indent=1)
         assert indexes >= promised_indexes().get(name, set()), json.dumps(plan, indent=1)
 
 
-WHOLE = {"rescue._HOOKS", "rescue._COUNT_HOOKS"}
-"""Statements that read a partial index of the steps from its beginning, since they want all that is in it."""
+WHOLE = {"rescue._HOOKS", "rescue._COUNT_HOOKS", "held._MARK_VANISHED", "held._COUNT_VANISHED"}
+"""Statements that read a partial index from its beginning, since they want all that is in it."""
 
 
 @pytest.mark.postgres
@@ -252,7 +354,7 @@ WHOLE = {"rescue._HOOKS", "rescue._COUNT_HOOKS"}
 def test_statement_looks_up_what_it_wants_in_an_index_and_reads_no_index_whole(name, full_database):
     for plan in plans_of(name, full_database):
         for part in parts_of(plan):
-            if part.get("Relation Name") in {"baton_workflownode", "baton_workflowedge"} and "Index Name" in part:
+            if part.get("Relation Name") in LARGE and "Index Name" in part:
                 assert "Index Cond" in part, json.dumps(plan, indent=1)
 
 
@@ -263,15 +365,25 @@ PARTIAL_BY_ID = {
     "statements.LOCK_DEPENDENTS",
     "statements.LOWER_DEPENDENTS",
     "statements.LOWER_DEPENDENT",
+    "statements.HOLD",
+    "holds._READY",
+    "ledger._ANSWER",
+    "ledger._ANSWER_LATE",
+    "ledger._END",
+    "ledger._GIVE_UP",
+    "ledger._NOTE_RESERVATION",
+    "ledger._FREE",
+    "ledger._DECISION",
 }
 
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("name", sorted(PARTIAL_BY_ID))
-def test_statement_that_knows_an_id_reads_no_partial_index_of_the_steps(name, full_database):
+def test_statement_that_knows_an_id_reads_no_partial_index(name, full_database):
     for plan in plans_of(name, full_database):
-        read = {part.get("Index Name") for part in parts_of(plan) if part.get("Relation Name") == "baton_workflownode"}
-        assert read <= {None, "baton_workflownode_pkey"}, json.dumps(plan, indent=1)
+        for part in parts_of(plan):
+            if (table := part.get("Relation Name")) in {"baton_workflownode", "baton_ledgerentry"}:
+                assert part.get("Index Name") in {None, f"{table}_pkey"}, json.dumps(plan, indent=1)
 
 
 @pytest.mark.postgres
@@ -312,4 +424,8 @@ def test_statements_name_their_indexes():
         "baton_node_lease",
         "baton_node_unsettled",
         "baton_edge_dependents",
+        "baton_entry_once",
+        "baton_entry_calling",
+        "baton_stat_once",
+        "baton_hold_by_account",
     }

@@ -101,7 +101,7 @@ SETTLED = f"""
 @cache
 def named_statements() -> dict[str, Statement]:
     """Every statement of the engine, of the sweep and of the calls, by module and name."""
-    named = {}
+    named: dict[str, Statement] = {}
     for module in MODULES:
         for name, value in vars(module).items():
             found = {f"[{key}]": each for key, each in value.items()} if isinstance(value, dict) else {"": value}

@@ -49,7 +49,7 @@ class LlmStep(Step):
         return is_transient(error)
 
     def prepare(self, context: Any) -> None:
-        """Hold the step before its body, where its budget is spent: what it would call could not be paid."""
+        """Hold a step that tells afterwards what it used before its body, once the budget is spent."""
         if isinstance(context.ledger, Ledger):
             context.ledger.reach(context.ledger.require_money)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.db.models import Count, F, QuerySet, Window
 from django.db.models.functions import RowNumber
@@ -20,6 +21,7 @@ from baton.admin import acting, deciding, display
 from baton.admin.base import ReadOnlyAdmin
 from baton.admin.filters import NameFilter
 from baton.admin.money import money_of
+from baton.dashboard.page import run_page
 from baton.explain.cancels import BY_DEPENDENCY
 from baton.explain.words import between, first_line, number
 from baton.models import Completion, StepStat, WorkflowNode, WorkflowRun
@@ -80,9 +82,22 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
     ) -> HttpResponse:
         """A run's page."""
         can_control = self.has_control_permission(request)
+        run = self.get_object(request, unquote(object_id))
+        if run is not None and self.has_view_permission(request, run):
+            extra_context = {**self._dashboard(request, run, can_control=can_control), **(extra_context or {})}
         asks = deciding.step_that_asks(object_id) if can_control else ""
         extra = {"can_control": can_control, "step_that_asks": asks, **(extra_context or {})}
         return super().change_view(request, object_id, form_url, extra)
+
+    def _dashboard(self, request: HttpRequest, run: WorkflowRun, *, can_control: bool) -> dict[str, Any]:
+        page = run_page(
+            run,
+            request.GET.dict(),
+            may_act=can_control,
+            may_see_prompts=request.user.has_perm("baton.view_debuglog"),
+            may_see_calls=request.user.has_perm("baton.view_stepstat"),
+        )
+        return {"page": page, "title": run.name, "subtitle": None}
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """The list; who may not act and tries is told so, not that nothing was chosen."""

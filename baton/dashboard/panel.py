@@ -1,0 +1,208 @@
+"""The panel of a step: why it is where it is, what it waits for, what it was given and what it gave."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import QuerySet
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+from django.utils.translation import gettext as _
+
+from baton import money
+from baton.conf import get_settings
+from baton.explain.words import between, clock, duration, number
+from baton.llm import capture, stats
+from baton.models import WorkflowNode
+
+if TYPE_CHECKING:
+    from baton.dashboard.page import Look
+
+MOST_CHARACTERS = 4_000
+"""How much of a value is shown before somebody asks for all of it."""
+_MOST_CALLS = 20
+_MOST_NEIGHBOURS = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbour:
+    """A step that this one waits for, or that waits for it."""
+
+    name: str
+    state: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Value:
+    """A value as JSON that can be read."""
+
+    text: str
+    is_cut: bool
+    length: str
+    """How long all of it is, in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """What the panel of a step shows."""
+
+    node: WorkflowNode
+    state: str
+    state_label: str
+    why: str
+    facts: list[tuple[str, str]]
+    needs: list[Neighbour]
+    needs_more: int
+    then: list[Neighbour]
+    then_more: int
+    error: str
+    attempts: list[dict[str, Any]]
+    calls: list[dict[str, Any]]
+    debug_logs: list[dict[str, Any]]
+    logs: list[dict[str, Any]]
+    args: Value | None
+    result: Value | None
+    opens: str
+    """Which section answers the state."""
+    close: str
+    """The address without the panel."""
+    page: str
+    """The address of the step's own page."""
+
+
+def panel_of(look: Look, node: WorkflowNode) -> Panel:
+    """Read what the panel of a step shows."""
+    nodes = WorkflowNode.objects.using(look.using).of_workflow(look.run.pk)
+    calls = [_call(each) for each in stats.steps_for_workflow(look.run.pk, node_id=node.pk, limit=_MOST_CALLS)]
+    unknown = [_unknown(each) for each in stats.unknown_outcomes(look.run.pk, node_id=node.pk)]
+    logs = capture.entries(look.run, node.name)[-_MOST_CALLS:] if look.may_see_prompts else []
+    return Panel(
+        node=node,
+        state=str(node.state),
+        state_label=str(node.get_state_display()),
+        why=node.explain(),
+        facts=_facts(node),
+        needs=_neighbours(look, nodes.filter(edges_out__node_id=node.pk)),
+        needs_more=max(0, node.n_deps - _MOST_NEIGHBOURS),
+        then=_neighbours(look, nodes.filter(edges_in__dependency_id=node.pk)),
+        then_more=max(0, node.n_out - _MOST_NEIGHBOURS),
+        error=node.error or "" if node.state != "completed" else "",
+        attempts=[_attempt(each) for each in reversed(node.attempts)],
+        calls=[*calls, *unknown] if look.may_see_calls else [],
+        debug_logs=[_debug_log(each) for each in logs],
+        logs=[{**line, "at": parse_datetime(line.get("at") or "")} for line in node.logs],
+        args=_value(json.dumps(node.args, indent=2, ensure_ascii=False)) if node.args else None,
+        result=_stored(node.result_json) if node.has_result else None,
+        opens={"discarded": "error", "retryable": "error", "completed": "result"}.get(str(node.state), "attempts"),
+        close=look.address(step=""),
+        page=reverse("admin:baton_workflownode_change", args=[node.pk]),
+    )
+
+
+def _facts(node: WorkflowNode) -> list[tuple[str, str]]:
+    facts = [(_("Queue"), _queue(node))]
+    if node.attempt:
+        facts.append((_("Attempt"), _("{attempt} of {most}").format(attempt=node.attempt, most=node.max_attempts)))
+    if node.started_at is not None and node.state not in ("pending", "available", "snoozed", "retryable"):
+        facts.append((_("Ran"), between(node.started_at, node.settled_at or timezone.now())))
+    if node.worker:
+        facts.append((_("Worker"), node.worker))
+    if isinstance(node.progress, dict):
+        facts.append((_("Progress"), _progress(node.progress)))
+    if model := node.options.get("model"):
+        facts.append((_("Model"), str(model)))
+    if node.due_at is not None:
+        facts.append((_("Due"), clock(node.due_at)))
+    return facts
+
+
+def _queue(node: WorkflowNode) -> str:
+    if node.queued_at is None or node.started_at is None or node.started_at < node.queued_at:
+        return node.queue
+    return _("{queue}, waited {time}").format(queue=node.queue, time=between(node.queued_at, node.started_at))
+
+
+def _progress(progress: dict[str, Any]) -> str:
+    current, total, message = (progress.get(key) for key in ("current", "total", "message"))
+    shown = f"{current:g}" if total is None else _("{current} of {total}").format(current=current, total=total)
+    return f"{message} {shown}".strip() if message else shown
+
+
+def _neighbours(look: Look, rows: QuerySet[WorkflowNode]) -> list[Neighbour]:
+    found = rows.order_by("id").values_list("name", "state")[:_MOST_NEIGHBOURS]
+    return [Neighbour(name=name, state=str(state), address=look.address(step=name)) for name, state in found]
+
+
+def _attempt(entry: dict[str, Any]) -> dict[str, Any]:
+    started, ended = (parse_datetime(entry[key] or "") for key in ("started_at", "ended_at"))
+    return {**entry, "started_at": started, "took": between(started, ended or timezone.now()) if started else ""}
+
+
+def _call(call: dict[str, Any]) -> dict[str, Any]:
+    is_served = call["from_ledger"]
+    cost = money.amount(call["saved"] if is_served else call["cost"], call["currency"])
+    return {
+        "key": call["key"],
+        "model": call["model"],
+        "outcome": _("from the ledger") if is_served else _("ok"),
+        "tokens": "" if is_served else _tokens(call),
+        "took": "" if call["duration"] is None or is_served else duration(call["duration"]),
+        "cost": _("saved {amount}").format(amount=cost) if is_served else cost,
+        "is_unpriced": call["cost"] is None and not is_served,
+        "note": call["unpriced_because"],
+        "at": call["at"],
+    }
+
+
+def _tokens(call: dict[str, Any]) -> str:
+    if call["input_tokens"] is None:
+        return _("tokens not told")
+    return _("{tokens_in} in · {tokens_out} out").format(
+        tokens_in=number(call["input_tokens"]), tokens_out=number(call["output_tokens"] or 0)
+    )
+
+
+def _unknown(call: dict[str, Any]) -> dict[str, Any]:
+    held = money.amount(call["reserved"], get_settings().currency) if call["reserved"] else ""
+    return {
+        "key": call["key"],
+        "model": call["model"],
+        "outcome": _("unknown outcome"),
+        "tokens": "",
+        "took": "",
+        "cost": _("unknown"),
+        "is_unpriced": True,
+        "note": _("{amount} reserved").format(amount=held) if held else "",
+        "at": call["started_at"],
+    }
+
+
+def _debug_log(entry: dict[str, Any]) -> dict[str, Any]:
+    shown = {part: _part(entry[part]) for part in ("request", "response", "upstream")}
+    took = "" if entry["duration"] is None else duration(entry["duration"])
+    return {"model": entry["model"], "key": entry["key"], "took": took, "at": entry["created_at"], **shown}
+
+
+def _part(value: Any) -> Value | None:
+    if value is None:
+        return None
+    return _value(value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _stored(text: str | None) -> Value | None:
+    if text is None:
+        return None
+    if len(text) > 10 * MOST_CHARACTERS:
+        return _value(text)
+    return _value(json.dumps(json.loads(text), indent=2, ensure_ascii=False))
+
+
+def _value(text: str) -> Value:
+    # What rows may hold and no page can: halves of surrogate pairs.
+    whole = text.encode("utf-8", "backslashreplace").decode()
+    size = _("{count} characters").format(count=number(len(whole)))
+    return Value(text=whole[:MOST_CHARACTERS], is_cut=len(whole) > MOST_CHARACTERS, length=size)

@@ -1,0 +1,1 @@
+"""The live dashboard: pages of runs inside the admin."""

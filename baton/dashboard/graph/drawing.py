@@ -12,8 +12,9 @@ from baton.dashboard.graph.critical import critical_path
 from baton.dashboard.graph.faces import Face, GroupFace, StepFace, count_states
 from baton.dashboard.graph.folding import Fold
 from baton.dashboard.graph.layout import NODE, Box, Direction
-from baton.dashboard.graph.mosaic import columns_of, opened_places
+from baton.dashboard.graph.mosaic import columns_of
 from baton.dashboard.graph.names import columns, shortened
+from baton.dashboard.graph.opening import opened_places
 from baton.dashboard.graph.plan import Plan
 from baton.explain.words import duration
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from baton.dashboard.graph.grouping import FEWEST_TWINS, Groups, Kind, alike, fan_outs_and_twins
+from baton.dashboard.graph.grouping import FEWEST_TWINS, Alike, Groups, Kind, fan_outs_and_twins
 from baton.dashboard.graph.junctions import Junction, with_junctions
 from baton.dashboard.graph.members import Members
 from baton.dashboard.graph.names import common_name
@@ -17,6 +17,9 @@ MOST_NODES = 300
 MOST_EDGES = 1500
 MOST_OPENED = 60
 """Groups of more steps do not open in place."""
+_MOST_NEIGHBOURS = 24
+"""How many neighbours each hop brings where all of them are too many."""
+_MOST_AROUND = 100
 WIDEST_RANK = 12
 """Above so many nodes side by side, those of one function fold even where there is room."""
 
@@ -84,21 +87,25 @@ def fold(shape: Shape, *, opened: Collection[str] = (), around: int | None = Non
         around: The id of the step to draw the neighbourhood of, if it comes to that; else that of the first step.
     """
     first = fan_outs_and_twins(shape)
-    groups = alike(shape, first, least=FEWEST_TWINS, widest=WIDEST_RANK)
+    alike = Alike(shape, first)
+    groups = alike.together(least=FEWEST_TWINS, widest=WIDEST_RANK)
     for least in (FEWEST_TWINS, 2):
         if _is_too_big(groups):
-            groups = alike(shape, first, least=least, widest=0)
+            groups = alike.together(least=least, widest=0)
     if not _is_too_big(groups):
         return _folded(shape, groups, opened)
     step = next((index for index, step in enumerate(shape.steps) if step.id == around), 0)
     centre = next(index for index, members in enumerate(first.members) if step in members)
-    near = nearest(centre, len(first), first.edges, most_nodes=MOST_NODES, most_edges=MOST_EDGES)
-    groups = alike(shape, first.part(near), least=FEWEST_TWINS, widest=WIDEST_RANK)
+    for most in (None, _MOST_NEIGHBOURS):
+        near = first.part(nearest(centre, len(first), first.edges, most=most))
+        groups = Alike(shape, near).together(least=FEWEST_TWINS, widest=WIDEST_RANK)
+        if not _is_too_big(groups, most_nodes=_MOST_AROUND):
+            break
     return _folded(shape, groups, opened, around=shape.steps[step].name)
 
 
-def _is_too_big(groups: Groups) -> bool:
-    return len(groups) > MOST_NODES or _drawn(with_junctions(_edges_to_draw(groups))) > MOST_EDGES
+def _is_too_big(groups: Groups, *, most_nodes: int = MOST_NODES) -> bool:
+    return len(groups) > most_nodes or _drawn(with_junctions(_edges_to_draw(groups))) > MOST_EDGES
 
 
 def _edges_to_draw(groups: Groups) -> Sequence[Edge]:

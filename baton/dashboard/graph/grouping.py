@@ -46,21 +46,29 @@ def fan_outs_and_twins(shape: Shape) -> Groups:
     return groups
 
 
-def alike(shape: Shape, groups: Groups, *, least: int, widest: int) -> Groups:
-    """Put groups of one rank and one function together, at least so many, in ranks that are wider than that.
+class Alike:
+    """Groups that may be put together, for they have one rank and one function."""
 
-    Two steps of one rank never wait for each other, so this makes no circle.
-    """
-    ranks = ranks_of(len(groups), groups.edges)
-    if ranks is None:
-        return groups
-    widths = Counter(ranks)
-    functions = [_function(shape, members) for members in groups.members]
-    labels = [
-        (rank, function) if function is not None and widths[rank] > widest else (rank, function, index)
-        for index, (rank, function) in enumerate(zip(ranks, functions, strict=True))
-    ]
-    return _merged(groups, labels, least=least)
+    def __init__(self, shape: Shape, groups: Groups) -> None:
+        """Read ranks and functions once, for all that is tried."""
+        self.groups = groups
+        self.ranks = ranks_of(len(groups), groups.edges) or [0] * len(groups)
+        self.widths = Counter(self.ranks)
+        self.functions = [_function(shape, members) for members in groups.members]
+
+    def together(self, *, least: int, widest: int) -> Groups:
+        """Put at least so many together, in ranks that are wider than that.
+
+        Two steps of one rank never wait for each other, so this makes no circle.
+        """
+        labels = [
+            (rank, function) if function is not None and self.widths[rank] > widest else None
+            for rank, function in zip(self.ranks, self.functions, strict=True)
+        ]
+        times = Counter(labels)
+        if all(label is None or count < least for label, count in times.items()):
+            return self.groups
+        return _merged(self.groups, [label if times[label] >= least else None for label in labels])
 
 
 def _labels(shape: Shape, ranks: Sequence[int] | None = None) -> list[Hashable]:
@@ -99,14 +107,14 @@ def _grouped(shape: Shape, labels: Sequence[Hashable]) -> Groups:
     return Groups(members, kinds, [edge for edge in edges if edge[0] != edge[1]])
 
 
-def _merged(groups: Groups, labels: Sequence[Hashable], *, least: int) -> Groups:
-    times = Counter(labels)
+def _merged(groups: Groups, labels: Sequence[Hashable | None]) -> Groups:
+    """Groups of one label become one; those without a label stay."""
     numbers: dict[Hashable, int] = {}
     members: list[list[int]] = []
     kinds: list[Kind] = []
     new = []
     for index, label in enumerate(labels):
-        number = numbers.setdefault(label if times[label] >= least else (index,), len(members))
+        number = len(members) if label is None else numbers.setdefault(label, len(members))
         if number == len(members):
             members.append(list(groups.members[index]))
             kinds.append(groups.kinds[index])

@@ -24,7 +24,6 @@ ARROW = 5
 """How far before its target an edge ends, to leave room for its head."""
 _RANK_GAP = {"down": 52, "right": 60}
 _DOT = 8
-_WIDEST = {"down": 12, "right": 24}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ def lay_out(sizes: Sequence[Size], edges: Sequence[Edge], *, direction: Directio
     """Place nodes of these sizes so that every edge leads down, or to the right."""
     is_down = direction == "down"
     plain, junctions = with_junctions(edges)
-    levels = levelled(len(sizes), plain, junctions, widest=_WIDEST[direction])
+    levels = levelled(len(sizes), plain, junctions)
     reduce_crossings(levels)
     # Seen along the edges: breadth is across them, depth along them.
     grid = _Grid(levels, [size if is_down else size[::-1] for size in sizes], gap=_RANK_GAP[direction])

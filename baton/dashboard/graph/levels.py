@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -10,6 +11,7 @@ from baton.dashboard.graph.junctions import Junction
 from baton.dashboard.graph.shape import Edge, ranks_of
 
 _MOST_WAYPOINTS = 2000
+_FEWEST_TO_ONE_TARGET = 3
 
 
 @dataclass(slots=True)
@@ -26,6 +28,8 @@ class Levels:
     down: list[list[int]] = field(default_factory=list)
     ways: dict[Edge, tuple[int, ...]] = field(default_factory=dict)
     """The waypoints of each edge, from its source down."""
+    trunks: list[list[int]] = field(default_factory=list)
+    """Waypoints that follow each other down the same line."""
     first_waypoint: int = 0
 
     def add(self, level: int) -> int:
@@ -37,17 +41,16 @@ class Levels:
         return len(self.level_of) - 1
 
 
-def levelled(count: int, edges: Sequence[Edge], junctions: Sequence[Junction], *, widest: int) -> Levels:
+def levelled(count: int, edges: Sequence[Edge], junctions: Sequence[Junction]) -> Levels:
     """Put nodes on rows, junctions between rows, and waypoints where edges pass a level.
 
     Args:
         count: How many nodes there are.
         edges: Those drawn from node to node.
         junctions: What is drawn through dots.
-        widest: So many nodes stand side by side at most; a wider rank takes several rows.
     """
     every = [*edges, *((source, target) for one in junctions for source in one.sources for target in one.targets)]
-    rows = _in_rows(_pulled_down(count, every), widest)
+    rows = _pulled_down(count, every)
     # Twice the row, so that there is room for junctions between.
     places = [2 * row for row in rows]
     places += [2 * min(rows[target] for target in junction.targets) - 1 for junction in junctions]
@@ -80,48 +83,40 @@ def _pulled_down(count: int, edges: Sequence[Edge]) -> list[int]:
     ]
 
 
-def _in_rows(ranks: Sequence[int], widest: int) -> list[int]:
-    """The row of each node: ranks in their order, the widest of them in several rows of about the same width."""
-    in_rank: list[list[int]] = [[] for _ in range(max(ranks, default=-1) + 1)]
-    for node, rank in enumerate(ranks):
-        in_rank[rank].append(node)
-    rows = [0] * len(ranks)
-    first = 0
-    for nodes in in_rank:
-        needed = -(-len(nodes) // widest)
-        for index, node in enumerate(nodes):
-            rows[node] = first + index * needed // max(1, len(nodes))
-        first += needed
-    return rows
-
-
 def _connect(levels: Levels, segments: Sequence[Edge]) -> None:
     """Lead each edge over the levels that it passes.
 
     Edges of one source share their waypoints, or else those of one target, so that they run as one line as far as they
     go the same way. Past the limit of waypoints edges go straight.
     """
-    fans: dict[int, int] = {}
-    long = [edge for edge in segments if levels.level_of[edge[1]] - levels.level_of[edge[0]] > 1]
-    for source, target in long:
-        fans[source] = fans.get(source, 0) + 1
-        fans[~target] = fans.get(~target, 0) + 1
-    trunks: dict[tuple[int, int], int] = {}
+    fans: Counter[int] = Counter()
+    for source, target in segments:
+        if _length(levels, (source, target)) > 1:
+            fans.update((source, ~target))
+    trunks: dict[int, dict[int, int]] = {}
     linked: dict[Edge, None] = {}
-    for source, target in sorted(segments, key=lambda edge: levels.level_of[edge[1]] - levels.level_of[edge[0]]):
-        trunk = source if fans.get(source, 0) >= fans.get(~target, 0) else ~target
-        way: list[int] = []
-        for level in range(levels.level_of[source] + 1, levels.level_of[target]):
-            if (trunk, level) not in trunks:
-                if len(trunks) == _MOST_WAYPOINTS:
-                    way = []
-                    break
-                trunks[trunk, level] = levels.add(level)
-            way.append(trunks[trunk, level])
-        levels.ways[source, target] = tuple(way)
-        if levels.level_of[target] - levels.level_of[source] == len(way) + 1:
-            chain = [source, *way, target]
-            linked.update(dict.fromkeys(pairwise(chain)))
+    for source, target in sorted(segments, key=lambda edge: (_length(levels, edge), edge)):
+        shares_target = fans[~target] >= _FEWEST_TO_ONE_TARGET and fans[~target] > fans[source]
+        trunk = trunks.setdefault(~target if shares_target else source, {})
+        way = _way(levels, trunk, range(levels.level_of[source] + 1, levels.level_of[target]))
+        levels.ways[source, target] = way
+        if len(way) == _length(levels, (source, target)) - 1:
+            linked.update(dict.fromkeys(pairwise([source, *way, target])))
+    levels.trunks = [[trunk[level] for level in sorted(trunk)] for trunk in trunks.values() if len(trunk) > 1]
     for upper, lower in linked:
         levels.down[upper].append(lower)
         levels.up[lower].append(upper)
+
+
+def _length(levels: Levels, edge: Edge) -> int:
+    return levels.level_of[edge[1]] - levels.level_of[edge[0]]
+
+
+def _way(levels: Levels, trunk: dict[int, int], passed: Sequence[int]) -> tuple[int, ...]:
+    """A waypoint on each level, those that the trunk has and new ones; none where there are too many."""
+    missing = [level for level in passed if level not in trunk]
+    if len(levels.level_of) - levels.first_waypoint + len(missing) > _MOST_WAYPOINTS:
+        return ()
+    for level in missing:
+        trunk[level] = levels.add(level)
+    return tuple(trunk[level] for level in passed)

@@ -20,13 +20,14 @@ _LIVELIEST_FIRST = (
 )  # fmt: skip
 
 _SEVERITY = {state: index for index, state in enumerate(WORST_FIRST)}
-_NARROWEST = 236
+NARROWEST = 236
+"""So wide is a group at least, for its name and its count."""
 _COLUMNS = ((100, 25), (15, 15))
 
 
 def columns_of(count: int, cells: int) -> int:
     """How many columns a group of so many steps has, where they take so many cells."""
-    usual = next((columns for least, columns in _COLUMNS if count >= least), count)
+    usual: int = next((columns for least, columns in _COLUMNS if count >= least), count)
     return max(1, min(cells, usual))
 
 
@@ -38,7 +39,7 @@ def cell_count(count: int, steps_per_cell: int) -> int:
 def size_of(count: int, cells: int) -> tuple[int, int]:
     """Width and height of a group's node."""
     columns = columns_of(count, cells)
-    return max(_NARROWEST, CELL_PITCH * columns + 30), CELL_PITCH * -(-cells // columns) + 68
+    return max(NARROWEST, CELL_PITCH * columns + 30), CELL_PITCH * -(-cells // columns) + 68
 
 
 def steps_per_cell(counts: Sequence[int], *, most_cells: int = MOST_CELLS_IN_ALL) -> list[int]:
@@ -67,34 +68,3 @@ def cells_of(states: Sequence[str], share: int) -> list[str]:
     if share == 1:
         return list(states)
     return [worst_of(states[at : at + share]) for at in range(0, len(states), share)]
-
-
-_OPEN_GAP = 12
-_OPEN_ASPECT = 2.4
-
-
-def opened_columns(count: int) -> int:
-    """How many nodes stand side by side in a group that is open in place."""
-    return max(1, min(count, round((count / _OPEN_ASPECT) ** 0.5 + 0.5)))
-
-
-def opened_size(count: int, node: tuple[int, int]) -> tuple[int, int]:
-    """Width and height of a group that is open in place."""
-    columns = opened_columns(count)
-    rows = -(-count // columns)
-    return (
-        max(_NARROWEST, columns * (node[0] + _OPEN_GAP) - _OPEN_GAP + 32),
-        CELLS_AT[1] + rows * (node[1] + _OPEN_GAP) - _OPEN_GAP + 16,
-    )
-
-
-def opened_places(count: int, node: tuple[int, int]) -> list[tuple[int, int]]:
-    """Where in the open group each node stands."""
-    columns = opened_columns(count)
-    return [
-        (
-            CELLS_AT[0] + index % columns * (node[0] + _OPEN_GAP),
-            CELLS_AT[1] + index // columns * (node[1] + _OPEN_GAP),
-        )
-        for index in range(count)
-    ]

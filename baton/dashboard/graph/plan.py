@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from baton.dashboard.graph.folding import Fold, Folded, fold
 from baton.dashboard.graph.layout import NODE, Direction, Layout, Size, lay_out
-from baton.dashboard.graph.mosaic import MOST_CELLS_IN_ALL, cell_count, opened_size, size_of, steps_per_cell
+from baton.dashboard.graph.mosaic import MOST_CELLS_IN_ALL, cell_count, size_of, steps_per_cell
+from baton.dashboard.graph.opening import opened_size
 from baton.dashboard.graph.shape import Shape
 
 LONG_CHAIN = 25

@@ -30,10 +30,10 @@ markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0L5 4L0 8z"/></marker>\
 markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0L5 4L0 8z"/></marker>\
 <marker id="b-head-critical" class="b-head b-critical" viewBox="0 0 7 10" refX="2" refY="5" markerWidth="7" \
 markerHeight="10" markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0L7 5L0 10z"/></marker>\
-<marker id="b-ring" class="b-ring" viewBox="0 0 8 8" refX="2" refY="4" markerWidth="8" markerHeight="8" \
-markerUnits="userSpaceOnUse"><circle cx="4" cy="4" r="3"/></marker>\
-<marker id="b-ring-critical" class="b-ring b-critical" viewBox="0 0 8 8" refX="2" refY="4" markerWidth="8" \
-markerHeight="8" markerUnits="userSpaceOnUse"><circle cx="4" cy="4" r="3"/></marker>\
+<marker id="b-ring" class="b-ring" viewBox="0 0 8 8" refX="1" refY="4" markerWidth="8" markerHeight="8" \
+markerUnits="userSpaceOnUse" orient="auto"><circle cx="4" cy="4" r="3"/></marker>\
+<marker id="b-ring-critical" class="b-ring b-critical" viewBox="0 0 8 8" refX="1" refY="4" markerWidth="8" \
+markerHeight="8" markerUnits="userSpaceOnUse" orient="auto"><circle cx="4" cy="4" r="3"/></marker>\
 </defs>"""
 
 
@@ -89,9 +89,9 @@ def _edge(edge: DrawnEdge) -> str:
 def _head(edge: DrawnEdge) -> str:
     if edge.is_ignoring:
         return "b-ring-critical" if edge.is_critical else "b-ring"
-    if edge.is_critical:
-        return "b-head-critical"
-    return "b-head-cause" if edge.kind == "cause" else "b-head"
+    if edge.kind == "cause":
+        return "b-head-cause"
+    return "b-head-critical" if edge.is_critical else "b-head"
 
 
 def _node(node: DrawnNode, address: Address) -> Iterator[str]:

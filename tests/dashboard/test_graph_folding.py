@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baton.dashboard.graph.folding import fold
@@ -155,6 +155,7 @@ def test_a_group_of_more_than_60_does_not_open():
     assert not fold(Shape.of(*graph), opened=[key]).folds[1].opened
 
 
+@settings(max_examples=30)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 12), st.booleans())
 def test_no_picture_has_more_than_300_nodes_and_2000_cells(depth, width, functions, is_open):
     graph = layers(depth, width, functions=functions or 10_007, dependencies=3)

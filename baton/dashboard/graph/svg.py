@@ -39,7 +39,8 @@ markerHeight="8" markerUnits="userSpaceOnUse" orient="auto"><circle cx="4" cy="4
 
 def address_of(node: DrawnNode) -> str:
     """Where a node leads: to the panel of its step or group."""
-    return "?" + urlencode({"view": "graph", "group" if node.is_group else "step": _plain(node.key)})
+    chosen = {"view": "graph", "group" if node.is_group else "step": node.key}
+    return "?" + urlencode(chosen, errors="backslashreplace")
 
 
 def to_svg(drawing: Drawing, *, address: Address = address_of) -> SafeString:
@@ -81,8 +82,8 @@ def _edge(edge: DrawnEdge) -> str:
     critical = " b-critical" if edge.is_critical else ""
     end = f' marker-end="url(#{_head(edge)})"' if edge.has_head else ""
     return (
-        f'<path class="b-edge b-{edge.kind}{critical}" d="{edge.path}" data-from="{edge.source}"'
-        f' data-to="{edge.target}"{end}/>'
+        f'<path class="b-edge b-{edge.kind}{critical}" d="{edge.path}" data-from="{ID}{edge.source}"'
+        f' data-to="{ID}{edge.target}"{end}/>'
     )
 
 
@@ -159,7 +160,7 @@ def _data(node: DrawnNode) -> str:
     """What scripts need: who it is, and its neighbours of the row for the arrow keys."""
     values: dict[str, str | int] = {"row": node.row, "place": node.place}
     if node.parent:
-        values |= {"in": node.parent}
+        values |= {"in": f"{ID}{node.parent}"}
     if not node.is_group:
         values |= {"step": node.key}
     else:
@@ -179,4 +180,4 @@ def _plain(text: str) -> str:
 
 
 def _as_escape(found: re.Match[str]) -> str:
-    return found[0].encode("ascii", "backslashreplace").decode()
+    return found[0].encode("unicode_escape").decode()

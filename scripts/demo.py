@@ -132,12 +132,14 @@ def play_llm(stage: Stage, options: argparse.Namespace) -> None:
     run = llm_brief(options.topic, models=models).insert()
     killing = Killing(run, "credibility")
     show_progress(stage, run, between=killing.look if provider else None)
-    show_llm_results(run, killing, provider)
+    show_llm_results(run)
 
     if run.state != "completed":
         reasons = "".join(f"\n  {node.name}: {node.state}: {node.error}" for node in failures_of(run))
         said = f"{cluster.last_words()}\n{llm_cluster.last_words()}"
         raise DemoError(f"the brief is {run.state}, not completed.{reasons}\n  Another --topic may do better.\n{said}")
+    if provider is not None:
+        check_invoice(run, killing, provider)
     wait_for_web(stage, web, port)
     if not options.exit:
         serve(stage, port)
@@ -278,15 +280,13 @@ def show_results(brief: WorkflowRun, ingest: WorkflowRun) -> None:
         say(f"\n{ingest.steps['tally'].result}")
 
 
-def show_llm_results(run: WorkflowRun, killing: Killing, provider: FakeProvider | None) -> None:
-    """Print the brief, what it cost, and whether the provider's invoice says the same."""
+def show_llm_results(run: WorkflowRun) -> None:
+    """Print the brief, and what it cost."""
     from research.llm_reports import write_money  # noqa: PLC0415 - Django is loaded now
 
     if run.steps["brief"].has_result:
         say(f"\n{run.steps['brief'].result}")
     say(write_money(run))
-    if provider is not None:
-        check_invoice(run, killing, provider)
 
 
 def check_invoice(run: WorkflowRun, killing: Killing, provider: FakeProvider) -> None:

@@ -64,7 +64,9 @@ _OPEN = sql.Statement("""
         SELECT 1 FROM baton_ledgerentry e
         WHERE e.node_id = n.id AND e.key = %s AND NOT e.is_retired AND (e.id > %s OR e.state = 'answered'))
     ON CONFLICT DO NOTHING
-    RETURNING id, number
+    RETURNING id, number, (
+        SELECT count(*) FROM baton_ledgerentry r
+        WHERE r.node_id = baton_ledgerentry.node_id AND r.key = baton_ledgerentry.key AND r.is_retired)
 """)
 """Write an intent, if the step is still ours, nobody has begun since a given entry, and there is no answer that came
 late. Index: baton_entry_once."""
@@ -128,6 +130,8 @@ class Entry:
     kind: str = ""
     reserved: Decimal | None = None
     accounts: tuple[str, ...] = ()
+    retired: int = 0
+    """How many calls of the key a re-run has retired."""
 
     def read(self, step: str) -> Any:
         """The stored answer.
@@ -420,22 +424,23 @@ class Ledger:
         limits = accounts.limits_of(self.run_id, self.node_id, using=self.alias) if reserve and self._has_budget else []
         if not limits or reserve is None:
             rows = sql.fetch(connection, _OPEN, params)
-            return Entry(id=rows[0][0], key=key, number=rows[0][1]) if rows else None
+            return Entry(id=rows[0][0], key=key, number=rows[0][1], retired=rows[0][2]) if rows else None
         reservation = reserve()
         with transaction.atomic(using=connection.alias):
             rows = sql.fetch(connection, _OPEN, params)
             if not rows:
                 return None
-            entry = Entry(id=rows[0][0], key=key, number=rows[0][1], accounts=tuple(each.name for each in limits))
+            id_, number, retired = rows[0]
+            names = tuple(each.name for each in limits)
+            entry = Entry(id=id_, key=key, number=number, retired=retired, accounts=names)
             reserved = accounts.reserve(
                 connection, limits, reservation.amount, run_id=self.run_id, node_id=self.node_id
             )
             if isinstance(reserved, Refusal):
                 raise self._held_for_money(reserved)
             entry.reserved = reserved
-            names = " ".join(entry.accounts)
             is_estimate = reservation.is_estimate or reservation.amount is None
-            sql.execute(connection, _NOTE_RESERVATION, [as_units(reserved), names, is_estimate, entry.id])
+            sql.execute(connection, _NOTE_RESERVATION, [as_units(reserved), " ".join(names), is_estimate, entry.id])
         return entry
 
     @property

@@ -193,6 +193,7 @@ class _PaidCall:
         self.provider = storable_text(options.provider or "")
         self.began_at = datetime.now(UTC)
         self._started = time.monotonic()
+        self._retired = 0
         self._span = tracing.OFF
         self._spans = contextlib.ExitStack()
         self._is_streaming = False
@@ -210,6 +211,7 @@ class _PaidCall:
             reserve=self._reservation,
         )
         self.began_at, self._started = datetime.now(UTC), time.monotonic()
+        self._retired = entry.retired
         return entry
 
     def tracing(self, *, is_current: bool = True) -> tracing.Off:
@@ -235,7 +237,9 @@ class _PaidCall:
         if not _takes_call(self.fn):
             return self.fn()
         ledger = self.ledger
-        known = "" if ledger is None else idempotency_key(ledger.run_id, ledger.node_id, self.key)
+        known = ""
+        if ledger is not None:
+            known = idempotency_key(ledger.run_id, ledger.node_id, self.key, retired=self._retired)
         return self.fn(Call(idempotency_key=known))
 
     def replayed(self, entry: Entry) -> Any:

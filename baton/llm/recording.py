@@ -132,7 +132,6 @@ def stat_of(
         provider=((usage.provider if usage else "") or provider)[:100],
         model=((usage.model if usage else "") or model)[:255],
         duration=duration,
-        at=datetime.now(UTC),
         context=_context(usage),
         **({name: min(getattr(usage, name), MAX_TOKENS) for name in TOKENS} if usage else {}),
         **priced(quote),
@@ -179,13 +178,16 @@ def _insertion() -> sql.Statement:
     names = [column.column for column in _columns()]
     places = ", ".join(["%s"] * len(names))
     return sql.Statement(
-        f"INSERT INTO baton_stepstat ({', '.join(names)}) VALUES ({places}) ON CONFLICT DO NOTHING RETURNING id"  # noqa: S608
+        f"INSERT INTO baton_stepstat ({', '.join(names)}, at) VALUES ({places}, <now>) "  # noqa: S608
+        "ON CONFLICT DO NOTHING RETURNING id"
     )
 
 
 @cache
 def _columns() -> list[Any]:
-    return [column for column in StepStat._meta.concrete_fields if not column.primary_key]  # noqa: SLF001 - public
+    """All but the time, which is the database's, as that of an answer from the ledger."""
+    columns = StepStat._meta.concrete_fields  # noqa: SLF001 - public
+    return [column for column in columns if not column.primary_key and column.name != "at"]
 
 
 def _keep(connection: BaseDatabaseWrapper, stat: StepStat) -> None:
@@ -216,9 +218,18 @@ def settle_late(connection: BaseDatabaseWrapper, call: StepStat, cost: Decimal) 
     entries = LedgerEntry.objects.using(connection.alias).filter(pk=call.entry_id or 0, reserved__isnull=False)
     held = entries.values_list("reserved", "accounts").first()
     if held is not None and entries.update(reserved=None):
-        accounts.settle_accounts(connection, held[1].split(), reserved=held[0], cost=cost)
+        names = held[1].split()
+        accounts.settle_accounts(connection, names, reserved=held[0], cost=cost)
+        # Not within a settle, which has locked its step.
+        transaction.on_commit(lambda: _wake(connection, names, cost), using=connection.alias, robust=True)
     else:
         _spend(connection, call, cost)
+
+
+def _wake(connection: BaseDatabaseWrapper, names: list[str], cost: Decimal) -> None:
+    for name in names:
+        if accounts.is_held_for(connection, name):
+            accounts.wake_held(connection, name, typical=cost or None)
 
 
 def _spend(connection: BaseDatabaseWrapper, stat: StepStat, cost: Decimal) -> None:

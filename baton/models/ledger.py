@@ -71,13 +71,23 @@ class LedgerEntry(models.Model):
 
     @property
     def idempotency_key(self) -> str:
-        """What a provider is told, so that it can see that a call is a repetition."""
-        return idempotency_key(self.run_id, self.node_id, self.key)
+        """What a provider is told, so that it can see that a call is a repetition; empty once the call is retired."""
+        if self.is_retired:
+            return ""
+        retired = LedgerEntry.objects.using(self._state.db).filter(node=self.node_id, key=self.key, is_retired=True)
+        return idempotency_key(self.run_id, self.node_id, self.key, retired=retired.count())
 
 
-def idempotency_key(run_id: UUID, node_id: int, key: str) -> str:
-    """The same for every call of a key of a step."""
-    return str(uuid5(run_id, f"{node_id} {key}"))
+def idempotency_key(run_id: UUID, node_id: int, key: str, *, retired: int = 0) -> str:
+    """The same for every call of a key of a step, until a re-run asks for another answer.
+
+    Args:
+        run_id: The run.
+        node_id: The step.
+        key: The key.
+        retired: How many calls of the key are not used any more.
+    """
+    return str(uuid5(run_id, f"{node_id} {key}" + (f" {retired}" if retired else "")))
 
 
 class Hold(models.Model):

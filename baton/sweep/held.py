@@ -16,12 +16,17 @@ from baton.states import EntryState
 from baton.sweep.tolerance import Tolerance
 
 BATCH = 500
+HOOK_SECONDS = 900.0
+"""How long the call of a hook may take before it counts as given up."""
 
 _IS_OVER = """
     FROM baton_ledgerentry e
     WHERE e.state = 'calling' AND NOT EXISTS (
-        SELECT 1 FROM baton_workflownode n WHERE n.id = e.node_id AND n.fence = e.fence AND n.state = 'executing')
+        SELECT 1 FROM baton_workflownode n
+        WHERE n.id = e.node_id AND n.fence = e.fence
+            AND (n.state = 'executing' OR (n.state = 'cancelled' AND e.started_at > <before>)))
 """
+# The hook of a cancelled step may call, too, and nobody knows how long it takes.
 _MARK_VANISHED = sql.Statement(f"""
     UPDATE baton_ledgerentry
     SET state = 'ambiguous', ended_at = <now>,
@@ -55,13 +60,13 @@ def mark_vanished(connection: BaseDatabaseWrapper) -> Iterator[int]:
     """
     marked = BATCH
     while marked == BATCH:
-        marked = sql.execute(connection, _MARK_VANISHED, [BATCH])
+        marked = sql.execute(connection, _MARK_VANISHED, [HOOK_SECONDS, BATCH])
         yield marked
 
 
 def count_vanished(connection: BaseDatabaseWrapper) -> int:
     """How many calls are to be marked."""
-    return int(sql.fetch(connection, _COUNT_VANISHED, [])[0][0])
+    return int(sql.fetch(connection, _COUNT_VANISHED, [HOOK_SECONDS])[0][0])
 
 
 def wake_waiting(connection: BaseDatabaseWrapper) -> Iterator[int]:

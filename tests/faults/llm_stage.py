@@ -26,7 +26,7 @@ from baton.sweep import check
 from tests.conftest import StartCluster
 from tests.faults import llm_places
 from tests.faults.conftest import QUICK
-from tests.faults.llm_places import HEADER, Place, Struck
+from tests.faults.llm_places import HEADER, Place, Strike, Struck
 from tests.faults.llm_seeds import Plan
 from tests.faults.llm_steps import EFFECT, Call, apays, pays
 from tests.processes import RealCluster
@@ -209,17 +209,34 @@ class PaidStage:
         return not psutil.pid_exists(pid)
 
     def _resume(self, played: Sequence[_Played]) -> None:
-        for struck in _fallen(played):
-            is_due = struck.signal == signal.SIGSTOP and time.time() - struck.at > STOPPED_SECONDS
-            if is_due and self._resumed.get(struck.pid, 0.0) < struck.at:
-                self._resumed[struck.pid] = time.time()
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(struck.pid, signal.SIGCONT)
+        now = time.time()
+        for each in played:
+            for step in each.plan.steps:
+                fallen = llm_places.fallen(each.folder / step.name)
+                for number, struck in enumerate(fallen):
+                    if struck.signal == signal.SIGSTOP and _ends(step.strikes, fallen, number) < now:
+                        self._go_on(struck)
+
+    def _go_on(self, struck: Struck) -> None:
+        if self._resumed.get(struck.pid, 0.0) < struck.at:
+            self._resumed[struck.pid] = time.time()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(struck.pid, signal.SIGCONT)
 
     def _answer(self, plans: dict[Any, Plan]) -> None:
         for hold in Hold.objects.filter(kind="question").select_related("node"):
             decision = "--pay" if plans[hold.run_id].pays_again else "--fail"
             call_command("baton_resolve", str(hold.run_id), hold.node.name, decision, stdout=io.StringIO())
+
+
+def _ends(strikes: Sequence[Strike], fallen: Sequence[Struck], number: int) -> float:
+    """When a stopped process is to go on."""
+    usual = fallen[number].at + STOPPED_SECONDS
+    follows = strikes[number + 1] if len(strikes) > number + 1 else None
+    if follows is None or follows.place != Place.AFTER_MARK:
+        return usual
+    # Its answer is to come while another, which has marked its call, stands still.
+    return max(usual, fallen[number + 1].at + 0.2) if len(fallen) > number + 1 else usual + 4 * STOPPED_SECONDS
 
 
 def _unpriced() -> int:
@@ -370,8 +387,10 @@ class _Judgement:
         account = BudgetAccount.objects.filter(pk=f"run:{self.run.pk}").first()
         if account is None:
             return
-        kept = LedgerEntry.objects.filter(run=self.run, reserved__isnull=False).values_list("reserved", "state")
+        entries = LedgerEntry.objects.filter(run=self.run).exclude(accounts="")
+        kept = entries.filter(reserved__isnull=False).values_list("reserved", "state")
         assert account.spent == paid
+        assert not entries.filter(reserved=None, state="ambiguous").exists()
         assert account.reserved == sum((reserved for reserved, _state in kept), Decimal(0))
         assert {state for _reserved, state in kept} <= {"ambiguous"}
 

@@ -391,6 +391,17 @@ def test_answer_that_cannot_be_stored_is_paid_counted_and_named_and_never_called
     assert (totals["calls"], totals["cost"], totals["unpriced"]) == (1, COST, 0)
 
 
+def test_answer_that_cannot_be_stored_is_asked_for_anew_where_a_retry_says_so():
+    fn = once({1}, ANSWER)
+    run = did(lambda ctx: llm.call(ctx, "k", fn))
+
+    run.retry(new_answers=True)
+    drain(run)
+
+    assert (run.state, run.steps["a"].result) == ("completed", ANSWER)
+    assert workflow_totals(run.id)["calls"] == 2
+
+
 def test_answer_whose_comparison_raises_is_given():
     first, again = given_twice(RaisesWhenCompared())
 

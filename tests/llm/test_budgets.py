@@ -187,7 +187,21 @@ def test_late_answer_takes_its_reservation_s_place():
 
     run = one(budget="1", model="fixed", max_cost="0.5")
 
-    assert (run.state, run.balance().spent, run.balance().reserved) == ("completed", Decimal("0.2"), 0)
+    assert run.state == "completed"
+    assert (run.balance().spent, run.balance().reserved) == (Decimal("0.2"), Decimal(0))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_cost_that_is_reported_after_the_answer_lets_others_go_on():
+    workflow = Workflow("w", budget=1).add("a", spending.says_so_later)
+    workflow.add("b", scripted.asks.bind(model="fixed", max_cost="0.9"))
+    scripted.SCRIPT[:] = [answer("0.9")]
+
+    run = drain(workflow.insert())
+
+    assert (run.state, run.balance().left) == ("completed", Decimal(0))
+    # It was held while the first call's reservation stood.
+    assert [each["outcome"] for each in run.steps["b"].attempts] == ["snoozed", "completed"]
 
 
 @pytest.mark.parametrize("cost", ["0.1", "0"])

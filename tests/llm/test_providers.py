@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -15,6 +18,7 @@ from baton.models import LedgerEntry
 from baton.testing import drain
 from tests.llm import provider_steps as steps
 from tests.llm import scripted
+from tests.utils import wait_until
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("invariants", "book")]
 
@@ -273,6 +277,46 @@ def test_call_that_its_client_gives_up_is_marked_and_made_again(provider, form, 
     assert entries(run) == [(1, "ambiguous"), (2, "answered")]
     totals = workflow_totals(run.id)
     assert (totals["ambiguous"], totals["cost"]) == (1, provider.invoice.charges[-1].cost)
+
+
+@pytest.mark.parametrize("kind", ["delay", "stall"])
+@pytest.mark.parametrize(
+    ("step", "form"),
+    [(steps.asks, "chat"), (steps.asks, "messages"), (steps.streams, "chat"), (steps.streams, "messages-manager")],
+    ids=["chat", "messages", "stream", "manager"],
+)
+def test_call_out_of_which_its_step_is_torn_is_marked_and_its_client_works_on(provider, step, form, kind):
+    # A client's first call loads much, which should not be what the time runs out in.
+    drained(step, provider, form=form)
+    provider.fail(Failure(kind, seconds=20))
+    tearing = threading.Thread(target=tear, args=(provider, 2))
+    tearing.start()
+
+    run = drain(Workflow("w").add("a", step.bind(url=provider.url, form=form), timeout=60).insert())
+    tearing.join()
+
+    assert run.state == "completed", run.steps["a"].error
+    assert [each["outcome"] for each in run.steps["a"].attempts] == ["timed_out", "completed"]
+    assert entries(run) == [(1, "ambiguous"), (2, "answered")]
+    assert workflow_totals(run.id)["cost"] == provider.invoice.charges[-1].cost
+
+
+def tear(provider: FakeProvider, number: int) -> None:
+    """Let the timer of the step strike once so many requests have come."""
+    wait_until(lambda: len(provider.requests) == number)
+    os.kill(os.getpid(), signal.SIGALRM)
+
+
+@pytest.mark.parametrize("step", [steps.aasks, steps.astreams], ids=["call", "stream"])
+def test_async_call_out_of_which_its_step_is_torn_is_marked(provider, step):
+    drained(step, provider)
+    provider.fail(Failure("delay", seconds=20))
+
+    run = drain(Workflow("w").add("a", step.bind(url=provider.url), timeout=0.8).insert())
+
+    assert run.state == "completed", run.steps["a"].error
+    assert [each["outcome"] for each in run.steps["a"].attempts] == ["timed_out", "completed"]
+    assert entries(run) == [(1, "ambiguous"), (2, "answered")]
 
 
 def test_call_that_nobody_took_is_failed_and_not_marked():

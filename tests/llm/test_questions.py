@@ -15,7 +15,7 @@ from baton.sweep import sweep
 from baton.testing import drain
 from tests.clock import expire_leases
 from tests.factories import LedgerEntryFactory
-from tests.llm import scripted
+from tests.llm import scripted, spending
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("invariants", "prices")]
 
@@ -201,6 +201,18 @@ def asks_and_records(ctx):
     ctx.once("mail", lambda: scripted.CALLS.append("mail"))
     llm.record_usage(ctx, model="gpt-4o", input_tokens=1000, output_tokens=100, key="by hand")
     return llm.call(ctx, "k", scripted.answer)
+
+
+def test_provider_is_told_the_same_key_until_a_retry_asks_for_new_answers():
+    spending.TOLD.clear()
+    scripted.SCRIPT[:] = [TimeoutError("no answer"), ANSWER, ANSWER]
+
+    run = drain(Workflow("w").add("a", spending.tells_its_key).insert())
+    drain(run.retry("a", new_answers=True))
+
+    told = spending.TOLD
+    assert told[0] == told[1] != told[2]
+    assert [entry.idempotency_key for entry in LedgerEntry.objects.order_by("number")] == ["", "", told[2]]
 
 
 def test_retry_with_new_answers_asks_models_anew_and_does_nothing_else_twice():

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 from django.db import transaction
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from baton import Workflow, llm, step
 from baton.llm.stats import steps_for_workflow, workflow_totals
@@ -22,6 +25,12 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("invariants", "pric
 
 TOKENS: dict[str, Any] = {"input_tokens": 1000, "output_tokens": 100, "cached_input_tokens": 400}
 USAGE = {"model": "gpt-4o", **TOKENS}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*USAGE, "usage"]), inner),
+    max_leaves=8,
+)
+USAGES = JSON | st.dictionaries(st.sampled_from([*USAGE, "cache_write_tokens", "reasoning_tokens"]), JSON)
 COST = Decimal("0.0030")
 """600 x 2.50 + 400 x 1.25 + 100 x 10, for a million."""
 
@@ -228,6 +237,14 @@ def test_returned_usage_of_any_shape_is_counted_or_counted_as_unpriced(usage, ca
     assert (run.state, run.steps["a"].result) == ("completed", {"text": "hello"})
     totals = workflow_totals(run.id)
     assert (totals["calls"], totals["unpriced"], totals["cost"]) == (calls, unpriced, cost)
+
+
+@hypothesis_settings(max_examples=40)
+@given(usage=USAGES)
+def test_returned_usage_of_any_json_fails_no_step(usage):
+    run = returned(usage)
+
+    assert (run.state, run.steps["a"].result) == ("completed", {"text": "hello"})
 
 
 def test_returned_usage_may_be_an_object_of_a_client():

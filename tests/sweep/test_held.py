@@ -76,6 +76,19 @@ def test_call_of_a_cancelled_run_is_marked_and_a_dry_run_only_counts_it():
     assert sweep().marked == 1
 
 
+def test_call_of_a_hook_whose_step_is_settled_is_left_alone_for_a_while():
+    run = Workflow("w").add("a", scripted.asks).insert()
+    entry = calling(run)
+    expire_leases(run)
+    run.cancel()
+    entry.node.refresh_from_db()
+    LedgerEntry.objects.update(fence=entry.node.fence)
+
+    assert sweep().marked == 0
+    LedgerEntry.objects.update(started_at=F("started_at") - timedelta(minutes=16))
+    assert sweep().marked == 1
+
+
 # Money ---------------------------------------------------------------------------------------------------------------
 
 

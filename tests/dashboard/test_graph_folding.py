@@ -90,7 +90,7 @@ def test_a_step_between_two_children_of_a_fan_out_parts_them():
 
 def test_parallel_chains_fold_by_rank_and_function():
     names: dict[str, list[str]] = {"fetch": []}
-    functions = {}
+    functions: dict[str, str] = {}
     for index in range(20):
         names |= {f"page[{index}]": ["fetch"], f"sum[{index}]": [f"page[{index}]"]}
         functions |= {f"page[{index}]": "steps.page", f"sum[{index}]": "steps.sum"}

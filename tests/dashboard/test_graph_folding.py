@@ -107,6 +107,18 @@ def test_parallel_chains_fold_by_rank_and_function():
     assert folded.edges == ((0, 1), (1, 2), (2, 3))
 
 
+@pytest.mark.parametrize(("count", "kind"), [(50, "step"), (51, "alike")])
+def test_what_is_too_wide_to_be_read_folds_whatever_its_functions_are(count, kind):
+    names: dict[str, list[str]] = {"first": []}
+    for index in range(count):
+        names |= {f"a{index}": ["first"], f"b{index}": [f"a{index}"]}
+
+    folded = fold(Shape.of(*rows_of(names)))
+
+    assert [one.kind for one in folded.folds][1] == kind
+    assert sum(one.count for one in folded.folds) == 2 * count + 1
+
+
 def test_layers_of_10000_steps_fold_into_100_nodes():
     plan = plan_of(layers(100, 100))
 

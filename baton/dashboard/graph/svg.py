@@ -30,10 +30,10 @@ markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0L5 4L0 8z"/></marker>\
 markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0L5 4L0 8z"/></marker>\
 <marker id="b-head-critical" class="b-head b-critical" viewBox="0 0 7 10" refX="2" refY="5" markerWidth="7" \
 markerHeight="10" markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0L7 5L0 10z"/></marker>\
-<marker id="b-ring" class="b-ring" viewBox="0 0 8 8" refX="1.75" refY="4" markerWidth="8" markerHeight="8" \
-markerUnits="userSpaceOnUse" orient="auto"><circle cx="4" cy="4" r="2.25"/></marker>\
-<marker id="b-ring-critical" class="b-ring b-critical" viewBox="0 0 8 8" refX="1.75" refY="4" markerWidth="8" \
-markerHeight="8" markerUnits="userSpaceOnUse" orient="auto"><circle cx="4" cy="4" r="2.25"/></marker>\
+<marker id="b-ring" class="b-ring" viewBox="0 0 10 10" refX="4" refY="5" markerWidth="10" markerHeight="10" \
+markerUnits="userSpaceOnUse" orient="auto"><circle cx="5" cy="5" r="3.25"/></marker>\
+<marker id="b-ring-critical" class="b-ring b-critical" viewBox="0 0 10 10" refX="4" refY="5" markerWidth="10" \
+markerHeight="10" markerUnits="userSpaceOnUse" orient="auto"><circle cx="5" cy="5" r="3.25"/></marker>\
 </defs>"""
 
 

@@ -168,6 +168,29 @@ def test_the_chosen_step_is_marked_in_its_mosaic():
     assert to_svg(drawing).count('class="b-chosen"') == 1
 
 
+@pytest.mark.parametrize(
+    ("states", "selected", "look"),
+    [
+        ({}, None, ""),
+        ({3: "executing"}, None, "n-3"),
+        ({3: "executing", 2: "discarded"}, None, "n-2"),
+        ({3: "executing"}, 5, "n-5"),
+    ],
+)
+def test_the_first_look_is_at_what_is_chosen_executes_or_failed(states, selected, look):
+    drawing = drawn(plan_of(rows_of(BRIEF)), states, selected=selected)
+
+    assert drawing.look == look
+    assert ('data-look="b-n-' in to_svg(drawing)) is bool(look)
+
+
+def test_nodes_are_read_row_by_row():
+    drawing = drawn(plan_of(layers(5, 6, functions=31)))
+
+    places = [(node.row, node.place) for node in drawing.nodes]
+    assert places == sorted(places)
+
+
 def test_an_open_group_shows_its_steps_inside():
     graph = fan(10)
 
@@ -320,4 +343,4 @@ def test_markup_has_no_styles_no_scripts_and_only_ids_of_ours(graph, states, dir
 def test_10000_steps_keep_the_budget_of_elements(graph):
     elements = list(parsed(to_svg(drawn(plan_of(graph)))).iter())
 
-    assert len(elements) <= 2400
+    assert len(elements) <= 2000

@@ -90,7 +90,7 @@ def test_a_step_between_two_children_of_a_fan_out_parts_them():
 
 def test_parallel_chains_fold_by_rank_and_function():
     names: dict[str, list[str]] = {"fetch": []}
-    functions = {}
+    functions: dict[str, str] = {}
     for index in range(20):
         names |= {f"page[{index}]": ["fetch"], f"sum[{index}]": [f"page[{index}]"]}
         functions |= {f"page[{index}]": "steps.page", f"sum[{index}]": "steps.sum"}
@@ -105,6 +105,18 @@ def test_parallel_chains_fold_by_rank_and_function():
         ("step", "merge", 1),
     ]
     assert folded.edges == ((0, 1), (1, 2), (2, 3))
+
+
+@pytest.mark.parametrize(("count", "kind"), [(50, "step"), (51, "alike")])
+def test_what_is_too_wide_to_be_read_folds_whatever_its_functions_are(count, kind):
+    names: dict[str, list[str]] = {"first": []}
+    for index in range(count):
+        names |= {f"a{index}": ["first"], f"b{index}": [f"a{index}"]}
+
+    folded = fold(Shape.of(*rows_of(names)))
+
+    assert [one.kind for one in folded.folds][1] == kind
+    assert sum(one.count for one in folded.folds) == 2 * count + 1
 
 
 def test_layers_of_10000_steps_fold_into_100_nodes():

@@ -25,6 +25,7 @@ INSET = 11
 _NAME_WIDTH = 7.1
 _LINE_WIDTH = 6.5
 _TEXT_GAP = 8
+_NEWS = ("executing", "discarded")
 _UNKNOWN = StepFace(state="pending")
 
 
@@ -115,6 +116,8 @@ class Drawing:
     """How many of the steps in the picture are in each state."""
     caption: str
     label: str
+    look: str
+    """The id of the node to look at first: the selected one, else the first that executes or failed."""
 
 
 def draw(
@@ -130,16 +133,18 @@ def draw(
     """
     painter = _Painter(plan, steps, groups, selected)
     counts = count_states(pair for face in painter.faces for pair in _counts(face).items())
+    nodes = painter.nodes()
     return Drawing(
         width=plan.layout.width,
         height=plan.layout.height,
         direction=plan.layout.direction,
-        nodes=tuple(painter.nodes()),
+        nodes=tuple(nodes),
         edges=tuple(painter.edges()),
         junctions=tuple(painter.junctions()),
         counts=counts,
         caption=labels.caption(plan.folded),
         label=labels.graph_label(counts),
+        look=_look(nodes),
     )
 
 
@@ -176,9 +181,10 @@ class _Painter:
         return into, out
 
     def nodes(self) -> list[DrawnNode]:
-        drawn = []
-        for index, (one, box) in enumerate(zip(self.folds, self.plan.layout.boxes, strict=True)):
-            face, is_critical = self.faces[index], index in self.critical
+        """Row by row, the steps of an open group behind it."""
+        boxes, drawn = self.plan.layout.boxes, []
+        for index in sorted(range(len(boxes)), key=lambda index: (boxes[index].row, boxes[index].place)):
+            one, box, face, is_critical = self.folds[index], boxes[index], self.faces[index], index in self.critical
             if isinstance(face, StepFace):
                 step_id = next(iter(one.members))
                 drawn.append(self._step(step_id, one.name, face, box, is_critical=is_critical))
@@ -305,6 +311,11 @@ class _Painter:
             )
             for index, (x, y) in enumerate(self.plan.layout.dots, start=first)
         ]
+
+
+def _look(nodes: Sequence[DrawnNode]) -> str:
+    wanted = [node for node in nodes if node.is_selected] or [node for node in nodes if node.state in _NEWS]
+    return wanted[0].id if wanted else ""
 
 
 def _face(one: Fold, steps: Mapping[int, StepFace], groups: Mapping[str, GroupFace]) -> Face:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from baton.dashboard.graph.grouping import FEWEST_TWINS, Alike, Groups, Kind, fan_outs_and_twins
+from baton.dashboard.graph.grouping import FEWEST_TWINS, Alike, Groups, Kind, fan_outs_and_twins, without_crowds
 from baton.dashboard.graph.junctions import Junction, with_junctions
 from baton.dashboard.graph.members import Members
 from baton.dashboard.graph.names import common_name
@@ -93,7 +93,7 @@ def fold(shape: Shape, *, opened: Collection[str] = (), around: int | None = Non
         if _is_too_big(groups):
             groups = alike.together(least=least, widest=0)
     if not _is_too_big(groups):
-        return _folded(shape, groups, opened)
+        return _folded(shape, without_crowds(groups), opened)
     step = next((index for index, step in enumerate(shape.steps) if step.id == around), 0)
     centre = next(index for index, members in enumerate(first.members) if step in members)
     for most in (None, _MOST_NEIGHBOURS):
@@ -101,7 +101,7 @@ def fold(shape: Shape, *, opened: Collection[str] = (), around: int | None = Non
         groups = Alike(shape, near).together(least=FEWEST_TWINS, widest=WIDEST_RANK)
         if not _is_too_big(groups, most_nodes=_MOST_AROUND):
             break
-    return _folded(shape, groups, opened, around=shape.steps[step].name)
+    return _folded(shape, without_crowds(groups), opened, around=shape.steps[step].name)
 
 
 def _is_too_big(groups: Groups, *, most_nodes: int = MOST_NODES) -> bool:

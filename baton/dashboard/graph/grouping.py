@@ -12,6 +12,7 @@ from baton.dashboard.graph.shape import Edge, Shape, ranks_of
 Kind = Literal["step", "fan_out", "twins", "alike"]
 
 FEWEST_TWINS = 9
+_CROWD = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,14 @@ class Alike:
         if all(label is None or count < least for label, count in times.items()):
             return self.groups
         return _merged(self.groups, [label if times[label] >= least else None for label in labels])
+
+
+def without_crowds(groups: Groups) -> Groups:
+    """Put single steps together that are too many side by side, whatever their functions are."""
+    ranks = ranks_of(len(groups), groups.edges) or [0] * len(groups)
+    singles = [rank if kind == "step" else None for rank, kind in zip(ranks, groups.kinds, strict=True)]
+    times = Counter(singles)
+    return _merged(groups, [rank if times[rank] > _CROWD else None for rank in singles])
 
 
 def _labels(shape: Shape, ranks: Sequence[int] | None = None) -> list[Hashable]:

@@ -102,7 +102,7 @@ def _connect(levels: Levels, segments: Sequence[Edge]) -> None:
         levels.ways[source, target] = way
         if len(way) == _length(levels, (source, target)) - 1:
             linked.update(dict.fromkeys(pairwise([source, *way, target])))
-    levels.trunks = [[trunk[level] for level in sorted(trunk)] for trunk in trunks.values() if len(trunk) > 1]
+    levels.trunks = [[trunk[level] for level in sorted(trunk)] for trunk in trunks.values() if trunk]
     for upper, lower in linked:
         levels.down[upper].append(lower)
         levels.up[lower].append(upper)

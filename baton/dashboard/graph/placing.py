@@ -11,7 +11,10 @@ from baton.dashboard.graph.straightening import Slots, align, straighten
 NODE_GAP = 20
 _WAYPOINT_GAP = 14
 _NODE_WEIGHT = 1.0
-_WAYPOINT_WEIGHT = 4.0
+_WAYPOINT_WEIGHT = 0.25
+"""How much a waypoint that is in the way of a node counts."""
+_UNLIKE = 0.01
+"""How much a node follows waypoints where it has other neighbours, and the other way round."""
 _FIXED = 1000.0
 _ROUNDS = 10
 _ROUNDS_WHERE_MANY = 5
@@ -97,11 +100,11 @@ def _settle(
 
 
 def _wanted(vertex: int, around: Iterable[int], at: Sequence[float], weight_of: Sequence[float]) -> float:
-    """The mean of the neighbours; nodes follow rather nodes, and waypoints waypoints, so that both stand in line."""
+    """The mean of the neighbours; nodes follow nodes first, and waypoints waypoints, so that both stand in line."""
     is_node = weight_of[vertex] == _NODE_WEIGHT
     total, weights = 0.0, 0.0
     for other in around:
-        weight = 1 / weight_of[other] ** 2 if is_node else weight_of[other]
+        weight = 1.0 if is_node == (weight_of[other] == _NODE_WEIGHT) else _UNLIKE
         total += at[other] * weight
         weights += weight
     return total / weights if weights else at[vertex]

@@ -13,7 +13,7 @@ from baton.dashboard.graph.shape import Shape
 
 LONG_CHAIN = 25
 """From so many rows on, a chain is easier to read from left to right where there is room."""
-_MOST_ELEMENTS = 2400
+_MOST_ELEMENTS = 1900
 _ELEMENTS_OF_A_NODE = 8
 _FEWEST_CELLS = 600
 

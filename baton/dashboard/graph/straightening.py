@@ -59,17 +59,23 @@ def straighten(levels: Levels, slots: Slots) -> None:
 
 
 def align(levels: Levels, slots: Slots) -> None:
-    """Put what stands almost under its only neighbour above, or over its only one below, exactly there."""
-    for order, around in ((levels.levels, levels.up), (levels.levels[::-1], levels.down)):
-        for level in order:
-            for vertex in level:
-                others = [other for other in around[vertex] if other < levels.first_waypoint]
-                if vertex >= levels.first_waypoint or len(others) != 1:
-                    continue
-                low, high = slots.of(vertex)
-                there = slots.at[others[0]]
-                if low <= there <= high and abs(there - slots.at[vertex]) < _ALMOST:
-                    slots.at[vertex] = there
+    """Put the links of chains under each other, and exactly over or under its only neighbour what almost is."""
+    above = [_nodes(levels, others) for others in levels.up]
+    below = [_nodes(levels, others) for others in levels.down]
+    for order, here, beyond in ((levels.levels, above, below), (levels.levels[::-1], below, above)):
+        for vertex in (vertex for level in order for vertex in level):
+            if vertex >= levels.first_waypoint or len(here[vertex]) != 1:
+                continue
+            other = here[vertex][0]
+            is_chain = len(beyond[other]) == 1 and len(beyond[vertex]) <= 1
+            low, high = slots.of(vertex)
+            there = slots.at[other]
+            if low <= there <= high and (is_chain or abs(there - slots.at[vertex]) < _ALMOST):
+                slots.at[vertex] = there
+
+
+def _nodes(levels: Levels, vertices: Sequence[int]) -> list[int]:
+    return [vertex for vertex in vertices if vertex < levels.first_waypoint]
 
 
 def _line(levels: Levels, trunk: Sequence[int], at: Sequence[float], low: float, high: float) -> float:

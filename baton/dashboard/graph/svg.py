@@ -30,10 +30,10 @@ markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0L5 4L0 8z"/></marker>\
 markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0L5 4L0 8z"/></marker>\
 <marker id="b-head-critical" class="b-head b-critical" viewBox="0 0 7 10" refX="2" refY="5" markerWidth="7" \
 markerHeight="10" markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0L7 5L0 10z"/></marker>\
-<marker id="b-ring" class="b-ring" viewBox="0 0 8 8" refX="1" refY="4" markerWidth="8" markerHeight="8" \
-markerUnits="userSpaceOnUse" orient="auto"><circle cx="4" cy="4" r="3"/></marker>\
-<marker id="b-ring-critical" class="b-ring b-critical" viewBox="0 0 8 8" refX="1" refY="4" markerWidth="8" \
-markerHeight="8" markerUnits="userSpaceOnUse" orient="auto"><circle cx="4" cy="4" r="3"/></marker>\
+<marker id="b-ring" class="b-ring" viewBox="0 0 10 10" refX="4" refY="5" markerWidth="10" markerHeight="10" \
+markerUnits="userSpaceOnUse" orient="auto"><circle cx="5" cy="5" r="3.25"/></marker>\
+<marker id="b-ring-critical" class="b-ring b-critical" viewBox="0 0 10 10" refX="4" refY="5" markerWidth="10" \
+markerHeight="10" markerUnits="userSpaceOnUse" orient="auto"><circle cx="5" cy="5" r="3.25"/></marker>\
 </defs>"""
 
 
@@ -46,8 +46,8 @@ def address_of(node: DrawnNode) -> str:
 def to_svg(drawing: Drawing, *, address: Address = address_of) -> SafeString:
     """Write the markup.
 
-    The icons ``b-i-STATE`` and ``b-i-stack`` (symbols of 16 by 16) and the cells ``b-c-STATE`` (10 by 10) must be in
-    the page.
+    The page must hold the icons ``b-i-STATE`` and ``b-i-stack`` (symbols of 16 by 16) and the cells ``b-c-STATE`` (10
+    by 10, with a colour of their own).
 
     Args:
         drawing: What to write.
@@ -72,9 +72,10 @@ def to_svg(drawing: Drawing, *, address: Address = address_of) -> SafeString:
 
 
 def _opening(drawing: Drawing) -> str:
+    look = f' data-look="{ID}{drawing.look}"' if drawing.look else ""
     return (
         f'<svg class="b-graph b-{drawing.direction}" id="b-graph" role="group" aria-label="{_text(drawing.label)}"'
-        f' viewBox="0 0 {drawing.width} {drawing.height}" width="{drawing.width}" height="{drawing.height}">'
+        f' viewBox="0 0 {drawing.width} {drawing.height}" width="{drawing.width}" height="{drawing.height}"{look}>'
     )
 
 
@@ -124,7 +125,8 @@ def _cells(node: DrawnNode) -> Iterator[str]:
     yield f'<g class="b-cells" transform="translate({CELLS_AT[0]} {CELLS_AT[1]})">'
     for index, state in enumerate(node.cells):
         x, y = _cell_at(node, index)
-        yield f'<use class="b-{state}" href="#b-c-{state}" x="{x}" y="{y}"/>'
+        at = (f' x="{x}"' if x else "") + (f' y="{y}"' if y else "")
+        yield f'<use href="#b-c-{state}"{at}/>'
     if node.chosen_cell is not None:
         x, y = _cell_at(node, node.chosen_cell)
         yield f'<rect class="b-chosen" x="{x - 2}" y="{y - 2}" width="14" height="14" rx="3"/>'

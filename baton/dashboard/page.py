@@ -97,7 +97,8 @@ def run_page(run: WorkflowRun, params: Mapping[str, str], **permissions: bool) -
     view = params.get("view", "")
     view = view if view in views else views[0]
     asked = params.get("step", "")
-    step = _step(run, using, asked)
+    # A group of the graph that is chosen has the panel, not the step that would have it otherwise.
+    step = None if params.get("group") and not asked else _step(run, using, asked)
     rest = {word: value for word, value in params.items() if word not in ("view", "step")}
     look = Look(run=run, using=using, view=view, step=step, params=rest, **permissions)
     return Page(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin
 from django.contrib.admin.utils import unquote
@@ -11,7 +12,7 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import Count, F, QuerySet, Window
 from django.db.models.functions import RowNumber
 from django.http import HttpRequest, HttpResponse
-from django.urls import URLPattern, path
+from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.translation import gettext
@@ -21,6 +22,8 @@ from baton.admin import acting, deciding, display
 from baton.admin.base import ReadOnlyAdmin
 from baton.admin.filters import NameFilter
 from baton.admin.money import money_of
+from baton.dashboard import changes
+from baton.dashboard.graph_tab import remembered
 from baton.dashboard.page import run_page
 from baton.explain.cancels import BY_DEPENDENCY
 from baton.explain.words import between, first_line, number
@@ -61,6 +64,7 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
         """The pages of a run, and those that ask before they act."""
         site = self.admin_site
         return [
+            path("<uuid:run_id>/changes/", site.admin_view(self.changes_view), name="baton_workflowrun_changes"),
             path("<uuid:run_id>/cancel/", site.admin_view(self.cancel_view), name="baton_workflowrun_cancel"),
             path("<uuid:run_id>/budget/", site.admin_view(self.budget_view), name="baton_workflowrun_budget"),
             path("<uuid:run_id>/decide/", site.admin_view(self.decide_view), name="baton_workflowrun_decide"),
@@ -92,18 +96,30 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
     def _dashboard(self, request: HttpRequest, run: WorkflowRun, *, can_control: bool) -> dict[str, Any]:
         page = run_page(
             run,
-            request.GET.dict(),
+            remembered(request.session, request.GET.dict()),
             may_act=can_control,
             may_see_prompts=request.user.has_perm("baton.view_debuglog"),
             may_see_calls=request.user.has_perm("baton.view_stepstat"),
         )
-        return {"page": page, "title": run.name, "subtitle": None}
+        return {
+            "page": page,
+            "title": run.name,
+            "subtitle": None,
+            "changes_url": reverse("admin:baton_workflowrun_changes", args=[run.pk], current_app=self.admin_site.name),
+            "socket_path": changes.run_socket(run.pk),
+        }
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """The list; who may not act and tries is told so, not that nothing was chosen."""
         if request.POST.get("action") in self.actions and not self.has_control_permission(request):
             raise PermissionDenied(gettext("You need the permission “Can control runs” for this."))
         return super().changelist_view(request, extra_context)
+
+    def changes_view(self, request: HttpRequest, run_id: UUID) -> HttpResponse:
+        """What changed in a run, for pages without a socket."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        return changes.answered(request, run_id)
 
     # Acting -----------------------------------------------------------------------------------------------------------
 

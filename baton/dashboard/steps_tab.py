@@ -77,20 +77,29 @@ def _found(nodes: QuerySet[WorkflowNode], search: str) -> QuerySet[WorkflowNode]
 
 
 def _row(look: Look, node: WorkflowNode) -> dict[str, Any]:
-    has_run = node.started_at is not None and node.state in ("executing", "completed", "discarded", "cancelled")
-    queued = node.queued_at is not None and node.started_at is not None and node.started_at >= node.queued_at
+    queued, ran = times_of(node)
     return {
         "node": node,
         "address": look.address(step=node.name),
         "state": str(node.state),
         "label": node.get_state_display(),
-        "now": _now(node),
-        "queued": between(node.queued_at, node.started_at) if queued and has_run else "",
-        "ran": between(node.started_at, node.settled_at or timezone.now()) if has_run else "",
+        "now": now_of(node),
+        "queued": queued,
+        "ran": ran,
     }
 
 
-def _now(node: WorkflowNode) -> str:
+def times_of(node: WorkflowNode) -> tuple[str, str]:
+    """How long it waited for a worker and how long it has run, in words; nothing where it has not."""
+    has_run = node.started_at is not None and node.state in ("executing", "completed", "discarded", "cancelled")
+    if not has_run:
+        return "", ""
+    queued = node.queued_at is not None and node.started_at is not None and node.started_at >= node.queued_at
+    ran = between(node.started_at, node.settled_at or timezone.now())
+    return (between(node.queued_at, node.started_at) if queued else ""), ran
+
+
+def now_of(node: WorkflowNode) -> str:
     """In a few words why it is where it is."""
     match str(node.state):
         case "discarded" | "retryable" | "cancelled":

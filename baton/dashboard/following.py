@@ -1,0 +1,250 @@
+"""Following runs, once for all the sockets of a process that show the same one.
+
+Events of a channel layer wake the reader; what is told is read from the database. So an event that was dropped costs
+some seconds and nothing else, and without a layer that crosses processes the page is live all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+from weakref import WeakKeyDictionary
+
+from channels.db import database_sync_to_async
+from channels.layers import InMemoryChannelLayer, channel_layers
+from django.utils import translation
+
+from baton.conf import get_settings
+from baton.dashboard.changes import (
+    MOST_DETAILED,
+    Pulse,
+    briefly,
+    changed_steps,
+    head_of,
+    pulse_of,
+    told,
+)
+from baton.events import workflow_group
+from baton.events.receivers import configured_layer
+from baton.models import WorkflowRun
+from baton.telemetry import timestamp
+
+logger = logging.getLogger("baton.dashboard")
+
+Listener = Callable[[str, bool], Awaitable[None]]
+"""Is given a message as JSON, and whether it is the last."""
+
+DATABASE_SECONDS = 1.0
+"""How often the database is asked where no other process is heard."""
+LAYER_SECONDS = 3.0
+"""The same where events tell of most changes."""
+MESSAGE_SECONDS = 0.2
+"""How far two messages are apart at least."""
+TOGETHER_SECONDS = 0.02
+"""How long an event waits for those that come with it."""
+HEAD_SECONDS = 1.0
+"""How far two readings of the head are apart at least."""
+HEAD_SHARE = 10
+"""Reading the head takes at most one part in so many of the time."""
+MOST_BRIEFLY = 5_000
+LAYER_AGAIN_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What one look at the database found."""
+
+    pulse: Pulse
+    message: dict[str, Any] | None
+    seen: dict[int, int]
+    has_head: bool
+
+
+class Follower:
+    """Reads what changes in one run, and tells all who listen."""
+
+    def __init__(self, run_id: UUID, language: str) -> None:
+        self.run_id = run_id
+        self.language = language
+        self._listeners: list[Listener] = []
+        self._task: asyncio.Task[None] | None = None
+        self._began = asyncio.Event()
+        self._woken = asyncio.Event()
+        self._pulse: Pulse | None = None
+        self._seen: dict[int, int] = {}
+        self._interval = DATABASE_SECONDS
+        self._sent_at = self._head_at = 0.0
+        self._head_took = 0.0
+        self._owes_head = False
+
+    async def join(self, listener: Listener) -> None:
+        """Tell somebody of everything that changes from now on."""
+        self._listeners.append(listener)
+        if self._task is None:
+            self._task = asyncio.create_task(self._follow())
+        await self._began.wait()
+
+    def leave(self, listener: Listener) -> None:
+        """Tell somebody no more."""
+        with contextlib.suppress(ValueError):
+            self._listeners.remove(listener)
+        if not self._listeners:
+            self._end()
+            if self._task is not None:
+                self._task.cancel()
+
+    async def _follow(self) -> None:
+        listening = asyncio.create_task(self._listen())
+        try:
+            while not await self._look_once():
+                await self._wait()
+        finally:
+            listening.cancel()
+            self._began.set()
+            self._end()
+
+    async def _look_once(self) -> bool:
+        """Look, and tell what was found; true when there is nothing more to come."""
+        try:
+            return await self._look()
+        except Exception:
+            # The database is away, or busy: the page asks by itself and is told when it cannot be answered.
+            logger.warning("A run could not be read for the pages that show it.", exc_info=True)
+            return False
+
+    async def _look(self) -> bool:
+        began = time.monotonic()
+        wants_head = began - self._head_at >= max(HEAD_SECONDS, HEAD_SHARE * self._head_took)
+        found = await database_sync_to_async(self._read)(wants_head)
+        if found is None:
+            await self._tell({"type": "gone"}, is_last=True)
+            return True
+        is_first = self._pulse is None
+        self._pulse, self._seen = found.pulse, found.seen
+        if found.has_head:
+            self._head_at, self._head_took, self._owes_head = time.monotonic(), time.monotonic() - began, False
+        elif found.message is not None:
+            self._owes_head = True
+        if is_first:
+            self._began.set()
+        elif found.message is not None:
+            self._sent_at = time.monotonic()
+            await self._tell(found.message)
+        if found.pulse.is_over:
+            await self._tell({"type": "finished"}, is_last=True)
+        return found.pulse.is_over
+
+    def _read(self, wants_head: bool) -> _Found | None:
+        """Read in a thread: one query where nothing changed."""
+        pulse, last = pulse_of(self.run_id), self._pulse
+        if pulse is None:
+            return None
+        if last is None:
+            nodes = list(changed_steps(self.run_id, pulse.now).only("id", "version"))
+            return _Found(pulse, None, {node.pk: node.version for node in nodes}, has_head=False)
+        if not pulse.differs_from(last) and not self._owes_head:
+            return _Found(pulse, None, self._seen, has_head=False)
+        with translation.override(self.language):
+            nodes = list(changed_steps(self.run_id, last.now)[: MOST_BRIEFLY + 1])
+            seen = {node.pk: node.version for node in nodes}
+            news = [node for node in nodes if self._seen.get(node.pk) != node.version]
+            message: dict[str, Any] = {"type": "changes", "as_of": timestamp(pulse.now)}
+            if len(news) > MOST_BRIEFLY:
+                message = {"type": "reload"}
+            elif len(news) > MOST_DETAILED:
+                message["brief"] = briefly(news)
+            else:
+                message["steps"] = [told(node) for node in news]
+            wants_head = wants_head or pulse.is_over or not news
+            if wants_head and (run := _run(self.run_id)) is not None:
+                message["run"] = head_of(run)
+        return _Found(pulse, message, seen, has_head=wants_head)
+
+    async def _tell(self, message: dict[str, Any], *, is_last: bool = False) -> None:
+        text = json.dumps(message, separators=(",", ":"))
+        for listener in tuple(self._listeners):
+            try:
+                await listener(text, is_last)
+            except Exception:  # noqa: BLE001 - it has gone, which is its own affair
+                self.leave(listener)
+
+    async def _wait(self) -> None:
+        """Wait for an event, or until it is time to look without one."""
+        pause = self._interval
+        if self._owes_head:
+            pause = min(pause, max(HEAD_SECONDS, HEAD_SHARE * self._head_took) - (time.monotonic() - self._head_at))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(pause, TOGETHER_SECONDS)):
+                await self._woken.wait()
+        rest = MESSAGE_SECONDS - (time.monotonic() - self._sent_at)
+        await asyncio.sleep(max(TOGETHER_SECONDS, rest))
+        self._woken.clear()
+
+    # Events -----------------------------------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        """Be woken by events, as long as there is a layer; again after one that failed."""
+        is_told = False
+        while True:
+            try:
+                async with self._group() as receive:
+                    if receive is None:
+                        return
+                    while True:
+                        await receive()
+                        self._woken.set()
+            except Exception as exc:  # noqa: BLE001 - whatever a layer raises
+                if not is_told:
+                    logger.warning("The channel layer failed, so runs are followed in the database: %s", exc)
+                is_told, self._interval = True, DATABASE_SECONDS
+                await asyncio.sleep(LAYER_AGAIN_SECONDS)
+
+    @contextlib.asynccontextmanager
+    async def _group(self) -> AsyncIterator[Callable[[], Awaitable[None]] | None]:
+        alias = configured_layer()
+        if alias is None:
+            yield None
+            return
+        layer = channel_layers[alias]
+        channel, group = await layer.new_channel(), workflow_group(self.run_id)
+        await layer.group_add(group, channel)
+        if not isinstance(layer, InMemoryChannelLayer):
+            self._interval = LAYER_SECONDS
+
+        async def receive() -> None:
+            await layer.receive(channel)
+
+        try:
+            yield receive
+        finally:
+            with contextlib.suppress(Exception):
+                await layer.group_discard(group, channel)
+
+    def _end(self) -> None:
+        followers = _followers()
+        if followers.get((self.run_id, self.language)) is self:
+            del followers[self.run_id, self.language]
+
+
+def follower_of(run_id: UUID, language: str) -> Follower:
+    """The one of this process that follows a run in a language."""
+    followers = _followers()
+    return followers.get((run_id, language)) or followers.setdefault((run_id, language), Follower(run_id, language))
+
+
+_of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[UUID, str], Follower]] = WeakKeyDictionary()
+
+
+def _followers() -> dict[tuple[UUID, str], Follower]:
+    return _of_loops.setdefault(asyncio.get_running_loop(), {})
+
+
+def _run(run_id: UUID) -> WorkflowRun | None:
+    return WorkflowRun.objects.using(get_settings().database).filter(pk=run_id).first()

@@ -1,0 +1,32 @@
+"""Where the sockets are found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from channels.auth import AuthMiddlewareStack
+from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.security.websocket import AllowedHostsOriginValidator
+from django.urls import path
+
+from baton.dashboard.consumers import RunConsumer, RunsConsumer
+
+websocket_urlpatterns: list[Any] = [
+    path("baton/runs/live/", RunsConsumer.as_asgi()),
+    path("baton/runs/<uuid:run_id>/live/", RunConsumer.as_asgi()),
+]
+
+
+def application(django_asgi: Any) -> Any:
+    """Put the dashboard's sockets beside a project's pages: for projects that have no sockets of their own.
+
+    Sessions tell who asks, and only pages of ``ALLOWED_HOSTS`` may.
+
+    Args:
+        django_asgi: What ``get_asgi_application()`` gave.
+
+    Returns:
+        The ASGI application of the project.
+    """
+    sockets = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))
+    return ProtocolTypeRouter({"http": django_asgi, "websocket": sockets})

@@ -1,0 +1,101 @@
+"""Every page, as a browser shows it."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import person
+from tests.browser.stories import TABS, brief, evil, failed, ingest, list_of_runs, page_of
+
+SCHEMES = ("light", "dark")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_tab_of_a_run_renders_with_an_empty_console(open_page, viewer, scheme):
+    run = failed()
+    page = open_page(list_of_runs(), viewer, scheme=scheme)
+    expect(page.get_by_role("link", name="invoice-sync")).to_be_visible()
+
+    for tab in TABS:
+        page.goto(page_of(run, tab))
+
+        expect(page.locator(".b-tab[aria-current]")).to_have_attribute("data-tab", tab)
+        expect(page.locator("[data-headline]")).to_contain_text("reconcile")
+        expect(page.locator("[data-panel] [data-why]")).to_contain_text("Discarded")
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_pages_have_no_serious_fault_for_people_with_disabilities(open_page, viewer, scheme, width):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = open_page(list_of_runs(), viewer, scheme=scheme, width=width)
+    faults = set()
+
+    for address in [list_of_runs(), *(page_of(run, tab) for run in (brief(), failed()) for tab in TABS)]:
+        page.goto(address)
+        expect(page.locator("#content h1").first).to_be_visible()
+        for fault in Axe().run(page, context=".baton").response["violations"]:
+            if fault["impact"] in ("serious", "critical"):
+                faults |= {f"{address}: {fault['id']}: {node['html'][:200]}" for node in fault["nodes"]}
+
+    assert sorted(faults) == []
+
+
+def test_nothing_is_wider_than_a_phone(open_page, viewer):
+    page = open_page(list_of_runs(), viewer, width=390)
+
+    for address in [list_of_runs(), *(page_of(run, tab) for run in (failed(), ingest(), evil()) for tab in TABS)]:
+        page.goto(address)
+
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, address
+
+
+def test_texts_of_steps_are_harmless_on_every_tab(open_page, boss):
+    run = evil()
+    page = open_page(list_of_runs(), boss)
+
+    for address in [list_of_runs(), *(page_of(run, tab, name) for tab in TABS for name in ("", *run.steps))]:
+        page.goto(address)
+
+        expect(page.locator(".baton").first).to_contain_text("<script>")
+        assert page.title() != "evil", address
+        assert page.locator("script:not([src])").count() == page.locator("script[type='application/json']").count()
+        assert page.locator("img[src=x]").count() == 0
+
+
+def test_anonymous_visitors_are_asked_to_log_in(open_page):
+    run = failed()
+
+    for address in (list_of_runs(), page_of(run), page_of(run, "steps", "reconcile")):
+        page = open_page(address)
+
+        expect(page.locator("#id_password")).to_be_visible()
+        assert "reconcile" not in page.content()
+
+
+def test_staff_without_the_permission_see_nothing(open_page, problems):
+    run = failed()
+
+    for address in (list_of_runs(), page_of(run), page_of(run, "steps", "reconcile")):
+        page = open_page(address, person("view_completion"))
+
+        expect(page.get_by_text("403 Forbidden")).to_be_visible()
+        assert "reconcile" not in page.content()
+    problems.clear()  # the console notes the three refusals
+
+
+def test_without_javascript_every_tab_is_complete(open_page, viewer):
+    run = brief()
+    page = open_page(page_of(run), viewer, java_script_enabled=False)
+
+    for tab in TABS:
+        page.locator(f"[data-tab={tab}]").click()
+
+        expect(page.locator(".b-tab[aria-current]")).to_have_attribute("data-tab", tab)
+        expect(page.locator(".b-main")).to_contain_text("plan")
+        expect(page.get_by_text("Reload to see changes.")).to_be_visible()
+    page.goto(page_of(run, "steps"))
+    page.locator("[data-steps]").get_by_role("link", name="assess[gpt-5]").click()
+    expect(page.locator("#b-panel-name")).to_have_text("assess[gpt-5]")

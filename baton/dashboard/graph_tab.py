@@ -14,7 +14,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from baton.dashboard.faces_of_run import RUN_STATES, faces_of
+from baton.dashboard.faces_of_run import RUN_STATES, Faces, faces_of
 from baton.dashboard.graph.drawing import Drawing, DrawnNode, draw
 from baton.dashboard.graph.faces import GroupFace
 from baton.dashboard.graph.layout import Direction
@@ -90,7 +90,7 @@ def shown(look: Look) -> GraphTab:
         words=json.dumps({str(state.value): str(state.label) for state in StepState}),
         names=json.dumps(known.patterns),
         aside=_aside(look, group),
-        summary=_summary(look, drawing, now) if group is None and look.step is None else None,
+        summary=_summary(look, faces, drawing, now) if group is None and look.step is None else None,
         group=group,
         unknown_group=bool(asked) and group is None,
     )
@@ -153,7 +153,7 @@ def _opened_face(drawing: Drawing, key: str) -> GroupFace:
 # The summary ----------------------------------------------------------------------------------------------------------
 
 
-def _summary(look: Look, drawing: Drawing, now: datetime) -> Summary:
+def _summary(look: Look, faces: Faces, drawing: Drawing, now: datetime) -> Summary:
     nodes = WorkflowNode.objects.using(look.using).of_workflow(look.run.pk).order_by()
     counts = drawing.counts
     if look.params.get("around") or "around" in drawing.caption:
@@ -165,7 +165,7 @@ def _summary(look: Look, drawing: Drawing, now: datetime) -> Summary:
     slowest = nodes.filter(started_at__isnull=False, state__in=RUN_STATES).annotate(ran=ran).order_by("-ran", "id")
     return Summary(
         counts=[_count(look, state, counts[state]) for state in ORDER if counts.get(state)],
-        path=_path(look, [node for node in drawing.nodes if node.is_critical], now),
+        path=_path(look, [node for node in drawing.nodes if node.is_critical], _seconds(faces, drawing), now),
         slowest=[
             Link(
                 name=name,
@@ -184,20 +184,28 @@ def _count(look: Look, state: str, count: int) -> Link:
     return Link(name=number(count), label=str(StepState(state).label), state=state, address=address)
 
 
-def _path(look: Look, nodes: Sequence[DrawnNode], now: datetime) -> list[str]:
+def _path(look: Look, nodes: Sequence[DrawnNode], seconds: float, now: datetime) -> list[str]:
     """The chain that took longest so far, and what it still has before it."""
     ran = [node.name for node in nodes if node.state not in {"pending", "available"}]
     ahead = [node.name for node in nodes if node.state in {"pending", "available"}]
+    if not ran:
+        return []
+    words = _("{steps} took {time} one after the other, of {whole} in all.")
+    if len(ran) == 1:
+        words = _("{steps} took {time}, of {whole} in all.")
     whole = between(look.run.inserted_at, look.run.finished_at or now)
-    sentences = []
-    if ran:
-        words = _("{steps} took longest of all that wait for each other, in a run of {time}.")
-        if len(ran) == 1:
-            words = _("{steps} took longest, in a run of {time}.")
-        sentences.append(words.format(steps=_named(ran), time=whole))
-    if ran and ahead:
-        sentences.append(_("Before the end there are still {steps}.").format(steps=_named(ahead)))
+    sentences = [words.format(steps=_named(ran), time=duration(seconds), whole=whole)]
+    if ahead:
+        sentences.append(_("Still to come on this path: {steps}.").format(steps=_named(ahead)))
     return sentences
+
+
+def _seconds(faces: Faces, drawing: Drawing) -> float:
+    """How long what is on the critical path ran."""
+    steps = {f"n-{step_id}": face.seconds for step_id, face in faces.steps.items()}
+    groups = {key: face.seconds for key, face in faces.groups.items()}
+    path = [node for node in drawing.nodes if node.is_critical]
+    return sum((groups.get(node.key) if node.is_group else steps.get(node.id)) or 0.0 for node in path)
 
 
 def _named(names: Sequence[str]) -> str:

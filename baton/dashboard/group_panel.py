@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from django.db.models import Case, Count, F, IntegerField, Min, Q, QuerySet, Value, When
+from django.db.models.functions import Substr
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -16,14 +17,15 @@ from baton.dashboard.graph.faces import GroupFace
 from baton.dashboard.graph.folding import Fold
 from baton.dashboard.graph_plans import KnownPlan
 from baton.dashboard.shown import ORDER, WORST_FIRST
-from baton.explain.words import duration, first_line, number
+from baton.explain.words import LINE_LENGTH, duration, first_line, number
 from baton.models import WorkflowNode
 from baton.states import StepState
 
 if TYPE_CHECKING:
     from baton.dashboard.page import Look
 
-MOST_CHILDREN = 25
+MOST_CHILDREN = 12
+_MOST_OF_A_CELL = 50
 _MOST_ERRORS = 8
 
 
@@ -83,8 +85,9 @@ def group_panel(look: Look, known: KnownPlan, index: int, face: GroupFace) -> Gr
     nodes = nodes.annotate(code=code).filter(code__isnull=False)
     cell, search = _whole(look.params.get("cell", "")), look.params.get("child", "").replace("\0", "").strip()
     found = _children(nodes, cell, search)
-    rows = list(found.values_list("name", "state", "error")[: MOST_CHILDREN + 1])
-    rest = max(0, one.count - MOST_CHILDREN) if cell is None and not search else max(0, len(rows) - MOST_CHILDREN)
+    most = MOST_CHILDREN if cell is None else _MOST_OF_A_CELL
+    rows = list(found.values_list("name", "state", Substr("error", 1, LINE_LENGTH))[: most + 1])
+    rest = max(0, one.count - most) if cell is None and not search else max(0, len(rows) - most)
     edges = plan.folded.edges
     return GroupPanel(
         key=one.key,
@@ -98,7 +101,7 @@ def group_panel(look: Look, known: KnownPlan, index: int, face: GroupFace) -> Gr
         then=[_neighbour(look, plan.folded.folds[target]) for source, target in edges if source == index],
         counts=[_count(look, one, state, face.counts[state]) for state in ORDER if face.counts.get(state)],
         errors=_errors(look, nodes) if face.counts.get("discarded") else [],
-        children=[_child(look, *row) for row in rows[:MOST_CHILDREN]],
+        children=[_child(look, *row) for row in rows[:most]],
         children_title=_title(one, cell, share, search),
         more=ngettext("and {count} more", "and {count} more", rest).format(count=number(rest)) if rest else "",
         all_address=look.address(view="steps", group="", child="", cell="", open="", q=one.name),

@@ -162,7 +162,7 @@ function start(box) {
         const { wide, tall } = room();
         if (size.width * at.scale > wide) at.x = (size.width - wide / at.scale) / 2;
         if (size.width * at.scale > wide || size.height * at.scale > tall) {
-            const node = svg.querySelector(".b-selected") || lively();
+            const node = svg.getElementById(svg.dataset.look) || lively();
             if (node) centre(node);
         }
         show();
@@ -488,7 +488,7 @@ function start(box) {
 
     function wordsOfCell(node, index) {
         const use = cellsOf(node)[index];
-        const state = STATES.find((each) => use?.classList.contains(`b-${each}`));
+        const state = use ? stateIn(use) : "";
         const share = Number(node.dataset.share);
         const [from, to, all] = [index * share + 1, Math.min(count(node), (index + 1) * share), count(node)];
         const many = box.dataset.stepsOf.replace("{first}", from.toLocaleString("en")).replace("{last}", to.toLocaleString("en"));
@@ -529,7 +529,7 @@ function start(box) {
     // Painting -------------------------------------------------------------------------------------------------------
 
     function paint(step) {
-        const key = step.id ?? step.name;
+        const key = step.name;
         if (step.version !== undefined && step.version <= (versions.get(key) ?? -1)) return true;
         if (step.version !== undefined) versions.set(key, step.version);
         const node = step.id === undefined ? steps.get(step.name) : svg.getElementById(`b-n-${step.id}`);
@@ -555,6 +555,10 @@ function start(box) {
 
     function stateOf(element) {
         return STATES.find((state) => element.classList.contains(`b-${state}`));
+    }
+
+    function stateIn(use) {
+        return use.getAttribute("href").slice("#b-c-".length);
     }
 
     function restate(element, state) {
@@ -622,9 +626,9 @@ function start(box) {
         if (!use) return Boolean(group.element.classList.contains("b-open"));
         if (group.share > 1) {
             // What the others in the cell are, only the server knows; what is worse is shown at once.
-            if (WORST.indexOf(step.state) < WORST.indexOf(stateOf(use))) setCell(use, step.state);
+            if (WORST.indexOf(step.state) < WORST.indexOf(stateIn(use))) setCell(use, step.state);
             later();
-        } else if (stateOf(use) !== step.state) {
+        } else if (stateIn(use) !== step.state) {
             setCell(use, step.state);
             group.dirty ||= requestAnimationFrame(() => summed(group, cells));
         }
@@ -632,18 +636,17 @@ function start(box) {
     }
 
     function setCell(use, state) {
-        restate(use, state);
         use.setAttribute("href", `#b-c-${state}`);
     }
 
     function summed(group, cells) {
         group.dirty = 0;
         const counts = {};
-        for (const use of cells) counts[stateOf(use)] = (counts[stateOf(use)] ?? 0) + 1;
+        for (const use of cells) counts[stateIn(use)] = (counts[stateIn(use)] ?? 0) + 1;
         const state = ORDER.find((each) => counts[each]);
         if (stateOf(group.element) !== state) {
             restate(group.element, state);
-            settle(group.element, cells.every((use) => SETTLED.has(stateOf(use))) ? "completed" : state);
+            settle(group.element, cells.every((use) => SETTLED.has(stateIn(use))) ? "completed" : state);
         }
         const done = counts.completed ?? 0;
         const short = group.element.querySelector(".b-box").getAttribute("width") < 300;

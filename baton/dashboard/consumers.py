@@ -14,8 +14,8 @@ being asked for, at most five a second. Then ``run`` may be absent, and instead 
 that is shown is to be dropped, for what is said may overlap.
 
 The last message is ``{"type": "finished"}`` or ``{"type": "gone"}``, for a run that was removed. A list of runs hears
-``{"type": "runs", "counts": {…}, "new": 3}``. Codes of closing: 1000 nothing more to come, 4400 an unknown message, 4403
-not permitted (any more), 4429 asked too often.
+``{"type": "runs", "counts": {…}, "new": 3}``. Codes of closing: 1000 nothing more to come, 4400 an unknown message,
+4403 not permitted (any more), 4429 asked too often.
 """
 
 from __future__ import annotations
@@ -52,6 +52,9 @@ _BAD_MESSAGE, _DENIED, _TOO_OFTEN = 4400, 4403, 4429
 
 class _LiveConsumer(AsyncWebsocketConsumer):
     """Lets in who may look, as long as they may, and hears one kind of message."""
+
+    channel_layer_alias = "(none)"
+    """What followers hear is enough: a socket of its own on the layer would end when that is away."""
 
     _watch: asyncio.Task[None] | None = None
 

@@ -11,9 +11,12 @@ from django.urls import path
 
 from baton.dashboard.consumers import RunConsumer, RunsConsumer
 
-websocket_urlpatterns: list[Any] = [
-    path("baton/runs/live/", RunsConsumer.as_asgi()),
-    path("baton/runs/<uuid:run_id>/live/", RunConsumer.as_asgi()),
+_list: Any = RunsConsumer.as_asgi()
+_run: Any = RunConsumer.as_asgi()
+
+websocket_urlpatterns = [
+    path("baton/runs/live/", _list),
+    path("baton/runs/<uuid:run_id>/live/", _run),
 ]
 
 

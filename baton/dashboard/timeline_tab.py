@@ -27,9 +27,12 @@ if TYPE_CHECKING:
 
 MOST_CHILDREN = 5
 """How many steps of a group have rows of their own under it."""
+MOST_TALL = 24
+"""How many groups may be tall, with some of their steps under them; more of them are rows like all others."""
 _MOST_EXECUTIONS = 24
 _MOST_MARKS = 900
-_AREA_TOP, _AREA_FLOOR = 12, 60
+_TALL, _LOW = (64, 12, 60), (28, 3, 22)
+"""How high a row is, and between which heights it has its area."""
 _TIMES = "\u00d7"
 _NEVER = float("inf")
 _NOTHING = 1e-6
@@ -62,6 +65,8 @@ class Row:
     time: str
     label: str
     is_group: bool = False
+    height: int = _LOW[0]
+    path_y: str = "24.5"
     is_child: bool = False
     is_open: bool = False
     node: int | None = None
@@ -109,6 +114,7 @@ class _Reading:
         self.structure = structure_of(look.run, using=look.using)
         self.lines = self._chosen()
         self.groups = {index: self.structure.lines[index] for index in self.lines if self._is_group(index)}
+        self.is_tall = len(self.groups) <= MOST_TALL
         self.now = timezone.now().timestamp()
         self.lives, self.children = self._lives()
         self.axis, self.crowds = self._axis()
@@ -159,7 +165,7 @@ class _Reading:
 
     def _lives(self) -> tuple[dict[int, tuple[WorkflowNode, Life]], list[WorkflowNode]]:
         single = [self.structure.lines[index].first for index in self.lines if index not in self.groups]
-        room = (MOST_ROWS - len(self.lines)) // max(1, len(self.groups))
+        room = (MOST_ROWS - len(self.lines)) // max(1, len(self.groups)) if self.is_tall else 0
         of_groups = groups.notable(self.nodes, self.groups, min(MOST_CHILDREN, room))
         rows = self.nodes.filter(pk__in=[*single, *of_groups]).order_by("id").only(*_COLUMNS)
         found = list(rows)
@@ -245,9 +251,8 @@ class _Reading:
         """A group, some of its steps, and behind the last of them the way to the others."""
         children = [self._step_row(node, is_child=True) for node in self._children_of(line)]
         rows = [self._group_row(index, line, is_critical=is_critical), *children]
-        if more := line.members.count - len(children):
-            label = _("{count} more") if children else _("{count} steps")
-            rows[-1] = replace(rows[-1], more=rows[0].address, more_label=label.format(count=number(more)))
+        if children and (more := line.members.count - len(children)):
+            rows[-1] = replace(rows[-1], more=rows[0].address, more_label=_("{count} more").format(count=number(more)))
         return rows
 
     def _group_row(self, index: int, line: Line, *, is_critical: bool) -> Row:
@@ -257,6 +262,7 @@ class _Reading:
         steps_of_group = self.look.address(view="steps", q=line.name, step="", states=",".join(WORST_FIRST))
         has_run = crowd.start is not None and crowd.end is not None
         counts = ", ".join(counted(each, crowd.states[each]) for each in WORST_FIRST if crowd.states.get(each))
+        height, top, floor = _TALL if self.is_tall else _LOW
         return Row(
             name=line.name or _("steps alike"),
             address=steps_of_group,
@@ -266,7 +272,9 @@ class _Reading:
             time=duration((crowd.end or 0) - (crowd.start or 0)) if has_run else "",
             label=_("{counts}; about {peak} at once").format(counts=counts, peak=number(crowd.peak)),
             is_group=True,
-            columns=_columns(crowd, self.axis.x(self.axis.end)),
+            height=height,
+            path_y=f"{floor + 1.5}",
+            columns=_columns(crowd, top, floor, now=self.axis.x(self.axis.end)),
             failures=[percent((part + 0.5) * 100 / groups.BUCKETS) for part in sorted(set(crowd.failures))],
             is_critical=is_critical,
             path_x=percent(self.axis.x(crowd.start)) if is_critical and crowd.start is not None and has_run else "",
@@ -280,21 +288,19 @@ def _note(count: int, peak: int) -> str:
     return _("{times} {count}, peak {peak}").format(times=_TIMES, count=number(count), peak=number(peak))
 
 
-def _columns(crowd: Crowd, now: float) -> list[Column]:
+def _columns(crowd: Crowd, ceiling: int, floor: int, *, now: float) -> list[Column]:
     """The area up to now, as columns; parts of one height next to each other are one."""
     top = max(crowd.heights, default=0.0)
     columns: list[tuple[int, int, int]] = []
     for part, height in enumerate(crowd.heights):
-        pixels = max(1, round((_AREA_FLOOR - _AREA_TOP) * height / top)) if top > _NOTHING and height > _NOTHING else 0
+        pixels = max(1, round((floor - ceiling) * height / top)) if top > _NOTHING and height > _NOTHING else 0
         if columns and columns[-1][2] == pixels and columns[-1][1] == part:
             columns[-1] = (columns[-1][0], part + 1, pixels)
         else:
             columns.append((part, part + 1, pixels))
     width = 100 / groups.BUCKETS
     return [
-        Column(
-            x=percent(a * width), width=percent(min(b * width, now) - a * width), y=_AREA_FLOOR - pixels, height=pixels
-        )
+        Column(x=percent(a * width), width=percent(min(b * width, now) - a * width), y=floor - pixels, height=pixels)
         for a, b, pixels in columns
         if pixels
     ]

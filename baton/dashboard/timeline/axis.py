@@ -18,7 +18,7 @@ MOST_TICKS = 9
 _MOST_GAPS = 4
 _AFTER_NOW = 0.06
 _LABEL_ROOM = 9.0
-_PHONE_TICKS = 3
+_PHONE_TICKS, _PHONE_ROOM = 3, 24.0
 _SHORTEST = 0.001
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _STEPS = (
@@ -111,7 +111,8 @@ class Axis:
             x = self.x(self.start + elapsed)
             is_hidden = any(abs(x - other) < _LABEL_ROOM for other in taken)
             label = "" if is_hidden else _label(elapsed, step, self.end - self.start)
-            ticks.append(Tick(x=percent(x), label=label, is_minor=bool(index % every)))
+            is_minor = bool(index % every) or any(abs(x - other) < _PHONE_ROOM for other in taken)
+            ticks.append(Tick(x=percent(x), label=label, is_minor=is_minor))
         return ticks
 
     def _round_times(self) -> tuple[float, list[float]]:

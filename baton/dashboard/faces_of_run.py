@@ -8,25 +8,23 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import (
     BigIntegerField,
-    Case,
     Count,
     DurationField,
     ExpressionWrapper,
     F,
     FloatField,
+    Func,
     Max,
     Min,
     Q,
     QuerySet,
     Sum,
-    Value,
-    When,
 )
-from django.db.models.expressions import Combinable
 from django.db.models.functions import Cast, Substr
-from django.db.models.lookups import Exact
+from django.db.models.sql.compiler import SQLCompiler
 from django.utils.translation import gettext as _
 
 from baton import money
@@ -66,7 +64,7 @@ class Counted(NamedTuple):
     thing: int
     cell: int
     state: str
-    count: int
+    steps: int
     seconds: float
     """How long the longest of them ran."""
     by_dependency: bool
@@ -103,55 +101,70 @@ def parts_of(one: Fold, thing: int, share: int = 0) -> list[Part]:
     return parts
 
 
-def coded(parts: Sequence[Part], column: str) -> Combinable:
-    """An expression over ids: which thing, and which cell of it; a thousand for each thing. Null for all others.
+class Coded(Func):
+    """Which thing an id belongs to, and which cell of it: a thousand for each thing. Null for all other ids.
 
-    Ranges are looked up by halves, so that a hundred groups cost each row seven comparisons.
+    Ranges are looked up by halves, so that a hundred groups cost each row seven comparisons. The text is written here,
+    of numbers alone, for to put it together from Django's expressions takes longer than to run it.
     """
-    clusters: list[list[Part]] = []
-    last = -1
-    for part in sorted(parts):
-        if part.series.first > last:
-            clusters.append([])
-        clusters[-1].append(part)
-        last = max(last, part.series.last)
-    if not clusters:
-        return Value(None, output_field=BigIntegerField())
-    return _tree(clusters, column)
+
+    def __init__(self, column: str, parts: tuple[Part, ...], **options: Any) -> None:
+        """Read where the ids of each thing are."""
+        super().__init__(F(column), output_field=BigIntegerField(), **options)
+        self.clusters: list[list[Part]] = []
+        last = -1
+        for part in sorted(parts):
+            if part.series.first > last:
+                self.clusters.append([])
+            self.clusters[-1].append(part)
+            last = max(last, part.series.last)
+
+    def as_sql(
+        self,
+        compiler: SQLCompiler,
+        connection: BaseDatabaseWrapper,
+        function: str | None = None,
+        template: str | None = None,
+        arg_joiner: str | None = None,
+        **extra_context: Any,
+    ) -> tuple[str, tuple[str | int, ...]]:
+        """Write it."""
+        column, params = compiler.compile(self.get_source_expressions()[0])
+        return _tree(self.clusters, column), tuple(params)
 
 
-def _tree(clusters: Sequence[Sequence[Part]], column: str) -> Combinable:
+def _tree(clusters: Sequence[Sequence[Part]], column: str) -> str:
     if len(clusters) == 1:
-        return Case(*(_when(part, column) for part in clusters[0]), output_field=BigIntegerField())
+        return f"CASE {' '.join(_when(part, column) for part in clusters[0])} ELSE NULL END"
     middle = len(clusters) // 2
-    is_before = Q(**{f"{column}__lt": clusters[middle][0].series.first})
-    return Case(
-        When(is_before, then=_tree(clusters[:middle], column)),
-        default=_tree(clusters[middle:], column),
-        output_field=BigIntegerField(),
-    )
+    first = clusters[middle][0].series.first
+    before, after = _tree(clusters[:middle], column), _tree(clusters[middle:], column)
+    return f"CASE WHEN {column} < {first:d} THEN {before} ELSE {after} END"
 
 
-def _when(part: Part, column: str) -> When:
+def _when(part: Part, column: str) -> str:
     first, last, stride = part.series
-    offset: Any = F(column) - Value(first)
-    condition = Q(**{f"{column}__gte": first, f"{column}__lte": last})
+    condition = f"{column} BETWEEN {first:d} AND {last:d}"
     if stride > 1:
-        remainder = ExpressionWrapper(offset % Value(stride), output_field=BigIntegerField())
-        condition &= Q(Exact(remainder, 0))
-    if not part.share:
-        return When(condition, then=Value(part.thing * _MOST_CELLS))
-    place = offset / Value(stride) if stride > 1 else offset
-    place += Value(part.before)
-    cell = place / Value(part.share) if part.share > 1 else place
-    code = ExpressionWrapper(cell + Value(part.thing * _MOST_CELLS), output_field=BigIntegerField())
-    return When(condition, then=code)
+        condition += f" AND ({column} - {first:d}) %% {stride:d} = 0"
+    code = f"{part.thing * _MOST_CELLS:d}"
+    if part.share:
+        code += f" + (({column} - {first:d}) / {stride:d} + {part.before:d}) / {part.share:d}"
+    return f"WHEN {condition} THEN {code}"
 
 
-def faces_of(run: WorkflowRun, using: str, plan: Plan, *, now: datetime) -> Faces:
-    """Read how all looks that is drawn."""
+def faces_of(run: WorkflowRun, using: str, plan: Plan, *, now: datetime, has_calls: bool = True) -> Faces:
+    """Read how all looks that is drawn.
+
+    Args:
+        run: The run.
+        using: Its database.
+        plan: What is drawn.
+        now: Until when what executes has run.
+        has_calls: Whether it called language models at all.
+    """
     nodes = WorkflowNode.objects.using(using).of_workflow(run.pk).order_by()
-    spent = _spent(run, plan.folded.folds)
+    spent = _spent(run, plan.folded.folds) if has_calls else {}
     return Faces(steps=_steps(nodes, plan, spent, now), groups=_groups(nodes, plan, spent, now))
 
 
@@ -243,7 +256,7 @@ def _groups(
         found[counted.thing].append(counted)
     return {
         folds[index].key: GroupFace.of_rows(
-            ((row.cell, row.state, row.count) for row in rows),
+            ((row.cell, row.state, row.steps) for row in rows),
             folds[index],
             plan.shares[index],
             seconds=max(row.seconds for row in rows),
@@ -263,7 +276,7 @@ def counted_cells(nodes: QuerySet[WorkflowNode], parts: Sequence[Part], now: dat
         return
     caused = Q(state="cancelled", error__startswith=BY_DEPENDENCY)
     rows = (
-        nodes.annotate(code=coded(parts, "id"))
+        nodes.annotate(code=Coded("id", tuple(parts)))
         .values_list("code", "state")
         .annotate(count=Count("id"), longest=Max(RAN), since=Min("started_at"), caused=Count("id", filter=caused))
     )
@@ -272,7 +285,8 @@ def counted_cells(nodes: QuerySet[WorkflowNode], parts: Sequence[Part], now: dat
             seconds = longest.total_seconds() if longest is not None else 0.0
             if state == "executing" and since is not None:
                 seconds = (now - since).total_seconds()
-            yield Counted(*divmod(code, _MOST_CELLS), str(state), count, seconds, bool(caused_count))
+            thing, cell = divmod(code, _MOST_CELLS)
+            yield Counted(thing, cell, str(state), count, seconds, bool(caused_count))
 
 
 def _counted_here(nodes: QuerySet[WorkflowNode], parts: Sequence[Part], now: datetime) -> Iterable[Counted]:
@@ -288,7 +302,8 @@ def _counted_here(nodes: QuerySet[WorkflowNode], parts: Sequence[Part], now: dat
             has_run = started is not None and state in RUN_STATES
             seconds = ((settled or now) - started).total_seconds() if has_run else 0.0
             caused = state == "cancelled" and why == BY_DEPENDENCY
-            yield Counted(*cells[step_id], str(state), 1, seconds, caused)
+            thing, cell = cells[step_id]
+            yield Counted(thing, cell, str(state), 1, seconds, caused)
 
 
 # Money ----------------------------------------------------------------------------------------------------------------
@@ -315,7 +330,7 @@ def _spent(run: WorkflowRun, folds: Sequence[Fold]) -> dict[int | str, Money]:
         StepStat.objects.using(settings.database)
         .filter(run_id=run.pk, from_ledger=False)
         .order_by()
-        .annotate(code=coded(parts, "node_id"))
+        .annotate(code=Coded("node_id", tuple(parts)))
         .values_list("code")
         .annotate(
             sum=Sum(Cast("cost", FloatField()), filter=priced),

@@ -72,7 +72,7 @@ def shown(look: Look) -> GraphTab:
     direction: Direction = "right" if look.params.get("direction") == "right" else "down"
     known, centre = _plan(look, direction)
     plan = known.plan
-    faces = faces_of(look.run, look.using, plan, now=now)
+    faces = faces_of(look.run, look.using, plan, now=now, has_calls=look.has_calls)
     asked = "" if look.step is not None else look.params.get("group", "")
     index = next((at for at, one in enumerate(plan.folded.folds) if asked and one.is_group and one.key == asked), None)
     selected = look.step.pk if look.step is not None else asked or None
@@ -80,6 +80,9 @@ def shown(look: Look) -> GraphTab:
     group = None
     if index is not None:
         group = group_panel(look, known, index, faces.groups.get(asked) or _opened_face(drawing, asked))
+    summary = None
+    if group is None and look.step is None:
+        summary = _summary(look, faces, drawing, now, is_part=bool(plan.folded.around))
     return GraphTab(
         svg=to_svg(drawing, address=lambda node: _address(look, node)),
         caption=drawing.caption,
@@ -90,7 +93,7 @@ def shown(look: Look) -> GraphTab:
         words=json.dumps({str(state.value): str(state.label) for state in StepState}),
         names=json.dumps(known.patterns),
         aside=_aside(look, group),
-        summary=_summary(look, faces, drawing, now) if group is None and look.step is None else None,
+        summary=summary,
         group=group,
         unknown_group=bool(asked) and group is None,
     )
@@ -153,16 +156,11 @@ def _opened_face(drawing: Drawing, key: str) -> GroupFace:
 # The summary ----------------------------------------------------------------------------------------------------------
 
 
-def _summary(look: Look, faces: Faces, drawing: Drawing, now: datetime) -> Summary:
-    nodes = WorkflowNode.objects.using(look.using).of_workflow(look.run.pk).order_by()
+def _summary(look: Look, faces: Faces, drawing: Drawing, now: datetime, *, is_part: bool) -> Summary:
     counts = drawing.counts
-    if look.params.get("around") or "around" in drawing.caption:
+    if is_part:
+        nodes = WorkflowNode.objects.using(look.using).of_workflow(look.run.pk).order_by()
         counts = dict(nodes.values_list("state").annotate(Count("id")))
-    ran = ExpressionWrapper(
-        Coalesce(F("settled_at"), Value(now, output_field=DateTimeField())) - F("started_at"),
-        output_field=DurationField(),
-    )
-    slowest = nodes.filter(started_at__isnull=False, state__in=RUN_STATES).annotate(ran=ran).order_by("-ran", "id")
     return Summary(
         counts=[_count(look, state, counts[state]) for state in ORDER if counts.get(state)],
         path=_path(look, [node for node in drawing.nodes if node.is_critical], _seconds(faces, drawing), now),
@@ -170,13 +168,31 @@ def _summary(look: Look, faces: Faces, drawing: Drawing, now: datetime) -> Summa
             Link(
                 name=name,
                 address=look.address(step=name),
-                state=str(state),
+                state=state,
                 label=str(StepState(state).label),
-                text=duration(took.total_seconds()),
+                text=duration(seconds),
             )
-            for name, state, took in slowest.values_list("name", "state", "ran")[:_SLOWEST]
+            for name, state, seconds in _slowest(look, faces, drawing, now, is_part=is_part)
         ],
     )
+
+
+def _slowest(
+    look: Look, faces: Faces, drawing: Drawing, now: datetime, *, is_part: bool
+) -> list[tuple[str, str, float]]:
+    """The steps that run or ran longest: name, state, seconds. Where all are drawn, nothing needs to be read."""
+    if not faces.groups and not is_part:
+        names = {node.id: node.name for node in drawing.nodes}
+        ran = [(names[f"n-{step_id}"], face.state, face.seconds or 0.0) for step_id, face in faces.steps.items()]
+        return sorted((each for each in ran if each[2]), key=lambda each: -each[2])[:_SLOWEST]
+    seconds = ExpressionWrapper(
+        Coalesce(F("settled_at"), Value(now, output_field=DateTimeField())) - F("started_at"),
+        output_field=DurationField(),
+    )
+    nodes = WorkflowNode.objects.using(look.using).of_workflow(look.run.pk).filter(started_at__isnull=False)
+    rows = nodes.filter(state__in=RUN_STATES).annotate(ran=seconds).order_by("-ran", "id")
+    found = rows.values_list("name", "state", "ran")[:_SLOWEST]
+    return [(name, str(state), took.total_seconds()) for name, state, took in found]
 
 
 def _count(look: Look, state: str, count: int) -> Link:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.db.models import Case, Count, F, IntegerField, Min, Q, QuerySet, Value, When
 from django.db.models.functions import Substr
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from baton.dashboard.faces_of_run import RAN, coded, parts_of
+from baton.dashboard.faces_of_run import RAN, Coded, parts_of
 from baton.dashboard.graph import labels
 from baton.dashboard.graph.faces import GroupFace
 from baton.dashboard.graph.folding import Fold
@@ -80,7 +80,7 @@ def group_panel(look: Look, known: KnownPlan, index: int, face: GroupFace) -> Gr
     """
     plan = known.plan
     one, share = plan.folded.folds[index], plan.shares[index]
-    code = coded(parts_of(one, 0, share), "id")
+    code = Coded("id", tuple(parts_of(one, 0, share)))
     nodes = WorkflowNode.objects.using(look.using).of_workflow(look.run.pk).order_by()
     nodes = nodes.annotate(code=code).filter(code__isnull=False)
     cell, search = _whole(look.params.get("cell", "")), look.params.get("child", "").replace("\0", "").strip()
@@ -112,7 +112,7 @@ def group_panel(look: Look, known: KnownPlan, index: int, face: GroupFace) -> Gr
     )
 
 
-def _children(nodes: QuerySet[WorkflowNode], cell: int | None, search: str) -> QuerySet[WorkflowNode]:
+def _children(nodes: QuerySet[Any], cell: int | None, search: str) -> QuerySet[Any]:
     if cell is not None:
         return nodes.filter(code=cell).order_by("fan_index", "id")
     whens = [When(state=state, then=Value(place)) for place, state in enumerate(WORST_FIRST)]

@@ -31,6 +31,8 @@ class Look:
     """The step whose panel is open."""
     params: Mapping[str, str]
     """What else the address says: filters, pages."""
+    has_calls: bool = True
+    """Whether the run called language models; False spares asking what each step cost."""
     may_act: bool = False
     may_see_prompts: bool = False
     may_see_calls: bool = False
@@ -100,7 +102,7 @@ def run_page(run: WorkflowRun, params: Mapping[str, str], **permissions: bool) -
     # A group of the graph that is chosen has the panel, not the step that would have it otherwise.
     step = None if params.get("group") and not asked else _step(run, using, asked)
     rest = {word: value for word, value in params.items() if word not in ("view", "step")}
-    look = Look(run=run, using=using, view=view, step=step, params=rest, **permissions)
+    look = Look(run=run, using=using, view=view, step=step, params=rest, has_calls=header.has_calls, **permissions)
     return Page(
         look=look,
         as_of=timestamp(now),

@@ -138,8 +138,8 @@ def told(node: WorkflowNode) -> dict[str, Any]:
 
 
 def briefly(nodes: Iterable[WorkflowNode]) -> list[list[Any]]:
-    """Many steps: name, version and the number of the state of each."""
-    return [[node.name, node.version, STATES.index(node.state)] for node in nodes]
+    """Many steps: id, name, version and the number of the state of each."""
+    return [[node.pk, node.name, node.version, STATES.index(node.state)] for node in nodes]
 
 
 def head_of(run: WorkflowRun) -> dict[str, Any]:

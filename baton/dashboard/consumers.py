@@ -10,7 +10,7 @@ Anything else closes the socket. It is answered by ``changes`` with the same key
 
 or by ``{"type": "reload"}``, where more changed than a page applies. From the first answer on ``changes`` come without
 being asked for, at most five a second. Then ``run`` may be absent, and instead of ``steps`` there may be ``brief``:
-``[name, version, number of the state]`` for each of very many steps. A step whose version is not newer than the one
+``[id, name, version, number of the state]`` for each of very many steps. A step whose version is not newer than the one
 that is shown is to be dropped, for what is said may overlap.
 
 The last message is ``{"type": "finished"}`` or ``{"type": "gone"}``, for a run that was removed. A list of runs hears

@@ -51,6 +51,8 @@ TOGETHER_SECONDS = 0.02
 """How long an event waits for those that come with it."""
 HEAD_SECONDS = 1.0
 """How far two readings of the head are apart at least."""
+HEAD_AGAIN_SECONDS = 5.0
+"""When the head is read again where nothing changed: what it says of time grows old."""
 HEAD_SHARE = 10
 """Reading the head takes at most one part in so many of the time."""
 MOST_BRIEFLY = 5_000
@@ -83,6 +85,7 @@ class Follower:
         self._sent_at = self._head_at = 0.0
         self._head_took = 0.0
         self._owes_head = False
+        self._head: dict[str, Any] | None = None
 
     async def join(self, listener: Listener) -> None:
         """Tell somebody of everything that changes from now on."""
@@ -121,8 +124,10 @@ class Follower:
 
     async def _look(self) -> bool:
         began = time.monotonic()
-        wants_head = began - self._head_at >= max(HEAD_SECONDS, HEAD_SHARE * self._head_took)
-        found = await database_sync_to_async(self._read)(wants_head)
+        age = (began - self._head_at) if self._pulse is not None else 0.0
+        wants_head = age >= max(HEAD_SECONDS, HEAD_SHARE * self._head_took)
+        is_stale = wants_head and age >= HEAD_AGAIN_SECONDS
+        found = await database_sync_to_async(self._read)(wants_head, is_stale)
         if found is None:
             await self._tell({"type": "gone"}, is_last=True)
             return True
@@ -133,6 +138,7 @@ class Follower:
         elif found.message is not None:
             self._owes_head = True
         if is_first:
+            self._head_at = began
             self._began.set()
         elif found.message is not None:
             self._sent_at = time.monotonic()
@@ -141,7 +147,7 @@ class Follower:
             await self._tell({"type": "finished"}, is_last=True)
         return found.pulse.is_over
 
-    def _read(self, wants_head: bool) -> _Found | None:
+    def _read(self, wants_head: bool, is_stale: bool = False) -> _Found | None:
         """Read in a thread: one query where nothing changed."""
         pulse, last = pulse_of(self.run_id), self._pulse
         if pulse is None:
@@ -149,7 +155,7 @@ class Follower:
         if last is None:
             nodes = list(changed_steps(self.run_id, pulse.now).only("id", "version"))
             return _Found(pulse, None, {node.pk: node.version for node in nodes}, has_head=False)
-        if not pulse.differs_from(last) and not self._owes_head:
+        if not pulse.differs_from(last) and not self._owes_head and not is_stale:
             return _Found(pulse, None, self._seen, has_head=False)
         with translation.override(self.language):
             nodes = list(changed_steps(self.run_id, last.now)[: MOST_BRIEFLY + 1])
@@ -165,7 +171,9 @@ class Follower:
             wants_head = wants_head or pulse.is_over or not news
             if wants_head and (run := _run(self.run_id)) is not None:
                 message["run"] = head_of(run)
-        return _Found(pulse, message, seen, has_head=wants_head)
+        head, self._head = self._head, message.get("run", self._head)
+        has_news = bool(news) or head != self._head
+        return _Found(pulse, message if has_news else None, seen, has_head=wants_head)
 
     async def _tell(self, message: dict[str, Any], *, is_last: bool = False) -> None:
         text = json.dumps(message, separators=(",", ":"))

@@ -7,7 +7,8 @@ const FAILURES = 5; // so many in a row, and the page asks over HTTP instead
 const ASK_EVERY = 15_000;
 const ANSWER_WITHIN = 10_000;
 const POLL_EVERY = 5_000;
-const SOCKET_AGAIN = 60_000;
+const SOCKET_AGAIN = 60_000; // beside the questions, where there never was a socket
+const SOCKET_AGAIN_SOON = 10_000; // where there was one
 const BAD_MESSAGE = 4400;
 const DENIED = 4403;
 
@@ -19,6 +20,7 @@ export class Live {
   #failures = 0;
   #state = "none";
   #isCaughtUp = false;
+  #wasOpen = false;
   #timers = {};
   #etag = "";
   #polling = null;
@@ -48,7 +50,8 @@ export class Live {
   retry() {
     if (this.#isOver) return;
     if (this.#polling) this.#poll();
-    else if (!this.#socket) this.#connect();
+    if (!this.socket) return;
+    if (!this.#socket) this.#connect();
     else if (this.#isCaughtUp) this.#ask();
   }
 
@@ -114,6 +117,7 @@ export class Live {
       this.#clear("answer");
       this.#failures = 0;
       this.#isCaughtUp = true;
+      this.#wasOpen = true;
       this.#endPolling();
     }
     if (!this.#isCaughtUp) return;
@@ -135,7 +139,7 @@ export class Live {
     this.#clear("answer");
     this.#clear("ask");
     if (this.#polling) {
-      this.#set("connect", SOCKET_AGAIN, () => this.#connect());
+      this.#connectBeside();
       return;
     }
     this.#failures += 1;
@@ -158,8 +162,12 @@ export class Live {
 
   #startPolling() {
     this.#polling ??= setInterval(() => this.#poll(), POLL_EVERY);
-    if (this.socket) this.#set("connect", SOCKET_AGAIN, () => this.#connect());
+    this.#connectBeside();
     this.#poll();
+  }
+
+  #connectBeside() {
+    if (this.socket) this.#set("connect", this.#wasOpen ? SOCKET_AGAIN_SOON : SOCKET_AGAIN, () => this.#connect());
   }
 
   #endPolling() {

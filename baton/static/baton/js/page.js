@@ -38,8 +38,8 @@ function hear(message) {
   if (message.type !== "changes") return;
   shownAt = Date.parse(message.as_of);
   for (const step of message.steps ?? []) keep(step);
-  for (const [name, version, state] of message.brief ?? []) {
-    keep({ name, version, state: STATES[state], label: word(STATES[state]), is_brief: true });
+  for (const [id, name, version, state] of message.brief ?? []) {
+    keep({ id, name, version, state: STATES[state], label: word(STATES[state]), is_brief: true });
   }
   if (message.run) head = message.run;
   if (waiting.size || head) frame ||= requestAnimationFrame(apply);
@@ -65,11 +65,10 @@ function apply() {
     showRow(step);
     graph?.paint?.(step);
   }
-  graph?.painted?.(steps);
   root.dispatchEvent(new CustomEvent("baton:steps", { detail: steps }));
   const panel = find("[data-panel][data-step]");
   const isOfPanel = panel && steps.some((step) => step.name === panel.dataset.step);
-  refreshWithin(isOfPanel ? PANEL_EVERY : REST_EVERY);
+  refreshWithin(isOfPanel ? PANEL_EVERY : restPause);
 }
 
 function reload() {
@@ -110,6 +109,7 @@ function showHead(run) {
     const since = find("dl [data-since]");
     since?.removeAttribute("data-since");
     put(since, run.took);
+    put(since?.closest(".b-fact")?.querySelector("dt"), word("took"));
     refreshWithin(PANEL_EVERY);
   }
   showTitle(run.shape, run.label);
@@ -167,26 +167,29 @@ function showRow(step) {
   else ran?.removeAttribute("data-since");
 }
 
+// Beside the tabs, where it moves nothing.
 function offerToSort() {
-  const tools = find(".b-tools");
+  const tools = find(".b-tabs");
   if (!tools || tools.querySelector("[data-sort-again]")) return;
   const link = document.createElement("a");
   link.href = location.href;
   link.dataset.sortAgain = "";
-  link.className = "b-note";
+  link.className = "b-sort-again";
   link.textContent = word("sort");
   tools.append(link);
 }
 
 // What is read as HTML: the panel, and the tabs that are no graph and no table --------------------------------------
 
-const READ_WHOLE = ["money", "activity", "timeline"];
+const WHOLE = ["money", "activity", "timeline"].includes(root.dataset.view);
+const PARTS = [".b-columns > aside:not(.b-summary)", ...(WHOLE ? [".b-main"] : [])]; // a summary is the graph's to renew
+let restPause = REST_EVERY;
 let refreshedAt = Date.now();
 let refreshing = 0;
 let refreshAt = Infinity;
 
 function refreshWithin(pause) {
-  if (!find(".b-columns > aside") && !READ_WHOLE.includes(root.dataset.view)) return;
+  if (!PARTS.some(find)) return;
   const at = Math.max(Date.now(), refreshedAt + pause);
   if (at >= refreshAt) return;
   clearTimeout(refreshing);
@@ -196,18 +199,21 @@ function refreshWithin(pause) {
 
 async function refresh() {
   refreshAt = Infinity;
-  if (document.visibilityState === "hidden" || isHeld()) return refreshWithin(REST_EVERY);
-  refreshedAt = Date.now();
+  if (document.visibilityState === "hidden" || isHeld()) return refreshWithin(restPause);
+  const began = Date.now();
+  refreshedAt = began;
   try {
     const answer = await fetch(location.href, { redirect: "manual", headers: { Accept: "text/html" } });
     if (!answer.ok) return;
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-    if (isHeld()) return refreshWithin(REST_EVERY);
-    for (const selector of [".b-columns > aside", ...(READ_WHOLE.includes(root.dataset.view) ? [".b-main"] : [])]) {
+    if (isHeld()) return refreshWithin(restPause);
+    for (const selector of PARTS) {
       const [old, made] = [find(selector), fresh.querySelector(`.b-page ${selector}`)];
       if (old && made) morph(old, made);
     }
     refreshedAt = Date.now();
+    // What costs the server much is asked for seldom.
+    restPause = Math.max(REST_EVERY, 20 * (refreshedAt - began));
     showCopyButtons();
     root.dispatchEvent(new CustomEvent("baton:refreshed"));
   } catch {

@@ -42,7 +42,7 @@ def main(command: Sequence[str]) -> int:
     binary = found()
     say(REMEDY if binary is None else f"Chromium: {binary}")
     if command:
-        os.execvp(command[0], command)  # noqa: S606 - no shell is wanted
+        os.execvp(command[0], [*command])  # noqa: S606 - no shell is wanted
     return 1 if binary is None else 0
 
 

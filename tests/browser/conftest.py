@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from django.conf import settings
@@ -69,7 +69,14 @@ def open_page(server: Daphne, browser: Browser, problems: list[str]) -> Iterator
     """
     contexts = []
 
-    def open_it(path: str, user: User | None = None, *, scheme: str = "light", width: int = 1440, **more: Any) -> Page:
+    def open_it(
+        path: str,
+        user: User | None = None,
+        *,
+        scheme: Literal["light", "dark"] = "light",
+        width: int = 1440,
+        **more: Any,
+    ) -> Page:
         context = browser.new_context(
             base_url=server.url, color_scheme=scheme, viewport={"width": width, "height": 900}, **more
         )

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from scripts import watchdog
 from tests.processes import ROOT, child_environment, end_group
@@ -77,8 +77,11 @@ class Daphne:
         assert self._process is not None
         if self._process.poll() is not None:
             raise AssertionError(f"daphne ended by itself with {self._process.returncode}:\n{self.log.read_text()}")
-        connection: Any = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        with contextlib.closing(connection), contextlib.suppress(OSError):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
             connection.request("GET", "/admin/login/")
-            return bool(connection.getresponse().status < 500)
-        return False
+            return connection.getresponse().status < 500
+        except OSError:
+            return False
+        finally:
+            connection.close()

@@ -99,5 +99,3 @@ def test_what_the_reader_holds_stays(open_page, viewer):
     expect(search).to_be_focused()
     expect(search).to_have_value("half a wo")
     expect(page.locator("#b-panel-name")).to_have_text("b")
-
-

@@ -91,7 +91,7 @@ def shown(look: Look) -> GraphTab:
         down=look.address(direction="down"),
         right=look.address(direction="right"),
         words=json.dumps({str(state.value): str(state.label) for state in StepState}),
-        names=json.dumps(known.patterns),
+        names=json.dumps(_names(known)),
         aside=_aside(look, group),
         summary=summary,
         group=group,
@@ -132,6 +132,13 @@ def _plan(look: Look, direction: Direction) -> tuple[KnownPlan, Link | None]:
         return known, None
     name = _("Show what is around {step}").format(step=look.step.name)
     return known, Link(name=name, address=look.address(around=look.step.name))
+
+
+def _names(known: KnownPlan) -> dict[str, tuple[str, int, str]]:
+    """How the steps of groups are called of which each has a cell of its own."""
+    plan = known.plan
+    alone = {one.key for one, share in zip(plan.folded.folds, plan.shares, strict=True) if share == 1}
+    return {key: pattern for key, pattern in known.patterns.items() if key in alone}
 
 
 def _address(look: Look, node: DrawnNode) -> str:
@@ -206,11 +213,16 @@ def _path(look: Look, nodes: Sequence[DrawnNode], seconds: float, now: datetime)
     ahead = [node.name for node in nodes if node.state in {"pending", "available"}]
     if not ran:
         return []
-    words = _("{steps} took {time} one after the other, of {whole} in all.")
+    if look.run.is_settled:
+        words = _("{steps} took {time} one after the other, of {whole} in all.")
+        one = _("{step} took {time}, of {whole} in all.")
+    else:
+        words = _("{steps} have taken {time} one after the other so far, of {whole} in all.")
+        one = _("{step} has taken {time} so far, of {whole} in all.")
     if len(ran) == 1:
-        words = _("{steps} took {time}, of {whole} in all.")
+        words = one
     whole = between(look.run.inserted_at, look.run.finished_at or now)
-    sentences = [words.format(steps=_named(ran), time=duration(seconds), whole=whole)]
+    sentences = [words.format(steps=_named(ran), step=ran[0], time=duration(seconds), whole=whole)]
     if ahead:
         sentences.append(_("Still to come on this path: {steps}.").format(steps=_named(ahead)))
     return sentences

@@ -261,7 +261,7 @@ def test_the_summary_counts_and_names_the_critical_path_and_the_slowest(client: 
     turn(run, "executing", "b", started_at=now - timedelta(seconds=25))
     html = page(client, run)
     summary = html[html.index("b-summary") :]
-    assert re.search(r"a and b took 4[56] s one after the other, of", summary)
+    assert re.search(r"a and b have taken 4[56] s one after the other so far, of", summary)
     assert "Still to come on this path: c." in summary
     slowest = summary[summary.index("Slowest") :]
     assert [slowest.index(f">{name}</a>") for name in "bad"] == sorted(slowest.index(f">{name}</a>") for name in "bad")

@@ -162,7 +162,7 @@ function start(box) {
         const { wide, tall } = room();
         if (size.width * at.scale > wide) at.x = (size.width - wide / at.scale) / 2;
         if (size.width * at.scale > wide || size.height * at.scale > tall) {
-            const node = svg.getElementById(svg.dataset.look) || lively();
+            const node = svg.querySelector(".b-selected") || lively() || svg.getElementById(svg.dataset.look);
             if (node) centre(node);
         }
         show();
@@ -250,8 +250,8 @@ function start(box) {
         }
         const node = event.target.closest?.(".b-node");
         if (!node) return;
-        const found = event.target.closest(".b-cells > use");
-        const address = found && addressOfCell(node, cellsOf(node).indexOf(found));
+        const place = event.detail ? cellAt(node, event) : null;
+        const address = place !== null && addressOfCell(node, place);
         leave(event.detail ? node.id : "panel");
         if (address && !event.metaKey && !event.ctrlKey && !event.shiftKey) {
             event.preventDefault();
@@ -271,8 +271,8 @@ function start(box) {
 
     function hover(event) {
         const node = event.target.closest?.(".b-node") ?? null;
-        const found = node && event.target.closest(".b-cells > use");
-        tell(found ? wordsOfCell(node, cellsOf(node).indexOf(found)) : "");
+        const place = node && cellAt(node, event);
+        tell(place === null ? "" : wordsOfCell(node, place));
         if (node === hovered) return;
         hovered = node;
         clearTimeout(waiting);
@@ -414,6 +414,18 @@ function start(box) {
         return [...node.querySelectorAll(".b-cells > use")];
     }
 
+    function cellAt(node, event) {
+        // By where the pointer is: through the holes in a cell one would hit the node behind it.
+        const group = node.querySelector(".b-cells");
+        const matrix = group?.getScreenCTM();
+        if (!matrix) return null;
+        const { x, y } = new DOMPoint(event.clientX, event.clientY).matrixTransform(matrix.inverse());
+        const columns = Number(node.dataset.columns);
+        const [column, row] = [Math.floor((x + 1) / 12), Math.floor((y + 1) / 12)];
+        const place = row * columns + column;
+        return column >= 0 && column < columns && row >= 0 && place < cellsOf(node).length ? place : null;
+    }
+
     function enter(place) {
         const cells = cellsOf(current);
         cell = Math.min(cells.length - 1, Math.max(0, place));
@@ -549,7 +561,7 @@ function start(box) {
         time(node, step);
         bar(node, step);
         if (was !== step.state && step.state === "executing") following(node);
-        if (was !== step.state && SETTLED.has(step.state)) later();
+        if (was !== step.state) later();
         return true;
     }
 
@@ -651,7 +663,7 @@ function start(box) {
         const done = counts.completed ?? 0;
         const short = group.element.querySelector(".b-box").getAttribute("width") < 300;
         const time = group.element.querySelector(".b-time");
-        const text = box.dataset[short ? "doneShort" : "done"] ?? box.dataset.done;
+        const text = box.dataset[short ? "doneShort" : "done"];
         if (time) time.textContent = text.replace("{done}", done.toLocaleString("en")).replace("{total}", cells.length.toLocaleString("en"));
         bar(group.element, { state, progress: { current: done, total: cells.length } });
         later();
@@ -700,7 +712,8 @@ function start(box) {
         } catch {
             // The server is away; the page says so where it says whether it is live.
         }
-        pause = Math.max(REFRESH_MS, 20 * (performance.now() - began));
+        // So that fifty open pages together never ask for more than half of a core.
+        pause = Math.max(REFRESH_MS, 100 * (performance.now() - began));
         timer = 0;
     }
 

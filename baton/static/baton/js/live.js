@@ -27,8 +27,9 @@ export class Live {
   #offset;
 
   // `tell` is given every message, `show` the state of the connection: open, lost, polling, finished, gone, denied.
-  constructor({ socket, changes, asOf, language, tell, show }) {
-    Object.assign(this, { socket, changes, language, tell, show });
+  // Where there is no socket, `changes` is asked, or `poll` is called.
+  constructor({ socket, changes, asOf, language, tell, show, poll, pollSeconds = POLL_SECONDS }) {
+    Object.assign(this, { socket, changes, language, tell, show, poll, pollSeconds });
     this.#asOf = asOf;
     this.#offset = Date.parse(asOf) - Date.now();
   }
@@ -161,7 +162,7 @@ export class Live {
   // Questions over HTTP ----------------------------------------------------------------------------------------------
 
   #startPolling() {
-    this.#polling ??= setInterval(() => this.#poll(), POLL_EVERY);
+    this.#polling ??= setInterval(() => this.#poll(), this.pollSeconds * 1000);
     this.#connectBeside();
     this.#poll();
   }
@@ -177,11 +178,16 @@ export class Live {
   }
 
   async #poll() {
-    if (document.visibilityState === "hidden" || this.#isOver || !this.changes) return;
-    const address = new URL(this.changes, location.href);
-    address.searchParams.set("since", this.#asOf);
-    const headers = this.#etag ? { "If-None-Match": this.#etag } : {};
+    if (document.visibilityState === "hidden" || this.#isOver) return;
     try {
+      if (this.poll) {
+        await this.poll();
+        if (this.#polling) this.#become("polling");
+        return;
+      }
+      const address = new URL(this.changes, location.href);
+      address.searchParams.set("since", this.#asOf);
+      const headers = this.#etag ? { "If-None-Match": this.#etag } : {};
       const options = { headers, cache: "no-store", redirect: "manual", signal: AbortSignal.timeout(ANSWER_WITHIN) };
       const answer = await fetch(address, options);
       if (!this.#polling) return;

@@ -72,6 +72,25 @@ function start(box) {
         for (const node of nodes()) node.setAttribute("tabindex", "-1");
         current = (current && svg.getElementById(current.id)) || svg.querySelector(".b-selected") || nodes()[0] || null;
         current?.setAttribute("tabindex", "0");
+        squeeze();
+    }
+
+    function squeeze() {
+        // Names were cut for the usual fonts; in a wider one they are pressed together rather than run into the time.
+        const found = [];
+        for (const node of nodes()) {
+            for (const [left, right] of [[".b-name", ".b-time"], [".b-line", ".b-cost"]]) {
+                const [text, beside] = [node.querySelector(left), node.querySelector(right)];
+                if (!text) continue;
+                const end = beside ? beside.getAttribute("x") - beside.getComputedTextLength() - 6 : boxOf(node).w - 8;
+                const width = end - text.getAttribute("x");
+                if (width > 20 && text.getComputedTextLength() > width) found.push([text, width]);
+            }
+        }
+        for (const [text, width] of found) {
+            text.setAttribute("textLength", width.toFixed(1));
+            text.setAttribute("lengthAdjust", "spacingAndGlyphs");
+        }
     }
 
     function nodes() {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from django.db.models import Count, F, IntegerField, Q, Sum, Value
+from django.db.models import ExpressionWrapper, F, IntegerField, Q, Sum, Value
 from django.db.models.functions import Cast, Floor
 from django.utils.translation import gettext as _
 
@@ -16,8 +16,10 @@ from baton.conf import get_settings
 from baton.dashboard.timeline.axis import Axis, percent
 from baton.dashboard.timeline.crowds import place
 from baton.models import StepStat, WorkflowRun
+from baton.models.fields import MoneyField
 
 PARTS = 120
+_PAID = ExpressionWrapper(F("cost") * F("count"), output_field=MoneyField())
 TOP, FLOOR = 8, 52
 """Between which heights the line is drawn."""
 
@@ -59,13 +61,13 @@ def spend_of(run: WorkflowRun, axis: Axis, *, using: str) -> Spend | None:
         .order_by()
         .annotate(part=Cast(Floor(place(axis, "at") / Value(100.0 / PARTS)), IntegerField()))
         .values("part")
-        .annotate(spent=Sum(F("cost"), filter=priced), unpriced=Count("id", filter=~priced))
+        .annotate(spent=Sum(_PAID, filter=priced), unpriced=Sum("count", filter=~priced))
     )
     found: dict[int, Mapping[str, Any]] = {max(0, min(PARTS - 1, row["part"])): row for row in rows}
     if not found and run.budget is None:
         return None
     spent = sum((row["spent"] or Decimal(0) for row in found.values()), Decimal(0))
-    unpriced = sum(row["unpriced"] for row in found.values())
+    unpriced = sum(row["unpriced"] or 0 for row in found.values())
     top = max(spent, run.budget or Decimal(0)) or Decimal(1)
     treads, ticks = _line(found, axis, top)
     total = money.total(spent if spent or not unpriced else None, unpriced, currency)

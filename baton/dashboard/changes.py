@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings as django_settings
-from django.db.models import Count, QuerySet, Sum
+from django.db.models import F, OuterRef, QuerySet, Subquery, Sum
 from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import get_script_prefix
@@ -49,9 +49,8 @@ class Pulse:
     state: str
     round: int
     budget: str
-    steps: int
     versions: int
-    """The sum of the versions of its steps, which rises with every change of any."""
+    """The number of its steps and the sum of their versions, which rises with every change of any."""
     now: datetime
     """The database's time."""
 
@@ -73,13 +72,15 @@ class Pulse:
 
     @property
     def _beat(self) -> tuple[Any, ...]:
-        return (self.state, self.round, self.budget, self.steps, self.versions)
+        return (self.state, self.round, self.budget, self.versions)
 
 
 def pulse_of(run_id: UUID) -> Pulse | None:
     """Feel a run's pulse, in one query; None where there is no such run."""
-    rows = _runs().filter(pk=run_id).order_by().values("state", "round", "budget")
-    found = next(iter(rows.annotate(steps=Count("nodes"), versions=Sum("nodes__version"), now=Now())), None)
+    nodes = WorkflowNode.objects.filter(run_id=OuterRef("pk")).order_by().values("run_id")
+    versions = Subquery(nodes.annotate(sum=Sum(F("version") + 1)).values("sum"))
+    rows = _runs().filter(pk=run_id).order_by()
+    found = rows.annotate(versions=versions, now=Now()).values("state", "round", "budget", "versions", "now").first()
     if found is None:
         return None
     return Pulse(**found | {"budget": str(found["budget"]), "versions": found["versions"] or 0})

@@ -108,7 +108,7 @@ def group_panel(look: Look, known: KnownPlan, index: int, face: GroupFace) -> Gr
         search=search,
         hidden=[*_hidden(look), ("group", one.key)],
         toggle=_toggle(look, one),
-        close=look.address(group="", child="", cell=""),
+        close=look.without_panel,
     )
 
 

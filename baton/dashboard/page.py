@@ -37,6 +37,12 @@ class Look:
     may_see_prompts: bool = False
     may_see_calls: bool = False
 
+    @property
+    def without_panel(self) -> str:
+        """The page's own address, with no panel even where a step would be shown unasked."""
+        address = self.address(step="", group="", child="", cell="")
+        return f"{address}&step=" if self.run.state == "failed" else address
+
     def address(self, **changes: str | None) -> str:
         """The page's own address with some of its words changed."""
         words = {**self.params, "view": self.view}
@@ -99,8 +105,9 @@ def run_page(run: WorkflowRun, params: Mapping[str, str], **permissions: bool) -
     view = params.get("view", "")
     view = view if view in views else views[0]
     asked = params.get("step", "")
-    # A group of the graph that is chosen has the panel, not the step that would have it otherwise.
-    step = None if params.get("group") and not asked else _step(run, using, asked)
+    # Who closed the panel, or chose a group of the graph, does not want the step that would be shown otherwise.
+    is_open = bool(asked) or not ("step" in params or params.get("group"))
+    step = _step(run, using, asked) if is_open else None
     rest = {word: value for word, value in params.items() if word not in ("view", "step")}
     look = Look(run=run, using=using, view=view, step=step, params=rest, has_calls=header.has_calls, **permissions)
     return Page(

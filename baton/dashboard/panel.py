@@ -98,7 +98,7 @@ def panel_of(look: Look, node: WorkflowNode) -> Panel:
         args=_value(json.dumps(node.args, indent=2, ensure_ascii=False)) if node.args else None,
         result=_stored(node.result_json) if node.has_result else None,
         opens={"discarded": "error", "retryable": "error", "completed": "result"}.get(str(node.state), "attempts"),
-        close=look.address(step=""),
+        close=look.without_panel,
         page=reverse("admin:baton_workflownode_change", args=[node.pk]),
     )
 

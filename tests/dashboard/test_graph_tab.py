@@ -370,3 +370,27 @@ def test_a_cache_that_is_down_is_no_reason_to_show_nothing(client: Client, monke
     monkeypatch.setattr("baton.dashboard.graph_plans.cache.get", fail)
     monkeypatch.setattr("baton.dashboard.graph_plans.cache.set", fail)
     assert "page[2]" in page(client, fan(3))
+
+
+def test_a_declared_fan_out_is_called_so_and_found_by_index(client: Client) -> None:
+    run = fan(40)
+    for index, each in enumerate(run.nodes.filter(name__startswith="page").order_by("id")):
+        WorkflowNode.objects.filter(pk=each.pk).update(name=f"leaf {index}x", fan_group="page", fan_index=index)
+    key = quote("fan_out:page")
+    html = page(client, run, f"group={key}&child=31")
+    assert "fan-out, available" in html or "fan-out, pending" in html
+    assert "A fan-out of 40." in html
+    assert "leaf 31x</a>" in html.partition("data-group-panel")[2]
+
+
+def test_the_panel_of_a_failed_run_can_be_closed(client: Client) -> None:
+    run = fan(12)
+    turn(run, "discarded", "page[3]")
+    WorkflowRun.objects.filter(pk=run.pk).update(state="failed", finished_at=timezone.now())
+    html = page(client, run)
+    assert 'data-panel data-step="page[3]"' in html
+    close = re.search(r'class="b-close" href="\?([^"]*)"', html)
+    assert close
+    assert "b-summary" in page(client, run, close[1].replace("&amp;", "&"))
+    html = page(client, run, f"group={quote('twins:page[0]')}")
+    assert "data-group-panel" in html

@@ -143,6 +143,7 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
             "title": gettext("Now"),
             "opts": self.opts,
             "now": now_page(),
+            "runs_socket": changes.runs_socket(),
         }
         context |= {"has_list_breadcrumbs": display.HAS_LIST_BREADCRUMBS, "media": self.media}
         return TemplateResponse(request, "admin/baton/workflowrun/now.html", context)
@@ -253,7 +254,7 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
         spent, unpriced = vars(run).get("admin_cost", (None, 0))
         currency = get_settings().currency
         if spent is None and not unpriced and run.budget is None:
-            return display.NOTHING
+            return format_html('<span class="baton b-cost">{}</span>', display.NOTHING)
         shown = display.NOTHING if spent is None and not unpriced else money.amount(spent, currency)
         parts = [format_html("{}", shown)]
         if run.budget is not None:

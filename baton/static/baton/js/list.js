@@ -17,7 +17,8 @@ let timer = 0;
 function hear(message) {
   if (message.type !== "runs") return;
   const text = JSON.stringify(message.counts);
-  if (text !== heard && heard) later();
+  // Counts that are the same do not say that nothing moved; they come again every quarter of a minute.
+  if (heard && (text !== heard || message.counts.running)) later();
   heard = text;
   const link = root.querySelector("[data-new-runs]");
   if (!link) return;

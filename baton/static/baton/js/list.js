@@ -26,6 +26,7 @@ function hear(message) {
   const words = message.new === 1 ? word("new-one") : word("new", { count: number(message.new) });
   const shown = message.new ? words : "";
   if (link.textContent !== shown) link.textContent = shown;
+  link.hidden = !shown;
 }
 
 function later() {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from importlib.util import find_spec
@@ -114,6 +114,12 @@ def changed_steps(run_id: UUID, as_of: datetime) -> QuerySet[WorkflowNode]:
     # The index of names has the steps of a run together, and a run is read in milliseconds; an index by time would cost
     # the workers with every change.
     return nodes.filter(changed_at__gte=since).order_by("id").only(*_COLUMNS)
+
+
+def steps_named(run_id: UUID, ids: Collection[int]) -> QuerySet[WorkflowNode]:
+    """These steps of a run."""
+    nodes = WorkflowNode.objects.using(get_settings().database).of_workflow(run_id)
+    return nodes.filter(pk__in=ids).order_by("id").only(*_COLUMNS)
 
 
 def told(node: WorkflowNode) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -29,9 +29,11 @@ from baton.dashboard.changes import (
     changed_steps,
     head_of,
     pulse_of,
+    steps_named,
     told,
 )
 from baton.events import workflow_group
+from baton.events.messages import STEP_UPDATED
 from baton.events.receivers import configured_layer
 from baton.models import WorkflowRun
 from baton.telemetry import timestamp
@@ -86,6 +88,9 @@ class Follower:
         self._head_took = 0.0
         self._owes_head = False
         self._head: dict[str, Any] | None = None
+        self._looked_at = 0.0
+        self._named: set[int] = set()
+        self._hears_all = False
 
     async def join(self, listener: Listener) -> None:
         """Tell somebody of everything that changes from now on."""
@@ -127,7 +132,11 @@ class Follower:
         age = (began - self._head_at) if self._pulse is not None else 0.0
         wants_head = age >= max(HEAD_SECONDS, HEAD_SHARE * self._head_took)
         is_stale = wants_head and age >= HEAD_AGAIN_SECONDS
-        found = await database_sync_to_async(self._read)(wants_head, is_stale)
+        is_whole = self._hears_all or began - self._looked_at >= self._interval
+        named, self._named, self._hears_all = self._named, set(), False
+        if is_whole:
+            named, self._looked_at = set(), began
+        found = await database_sync_to_async(self._read)(named, wants_head=wants_head, is_stale=is_stale)
         if found is None:
             await self._tell({"type": "gone"}, is_last=True)
             return True
@@ -147,33 +156,42 @@ class Follower:
             await self._tell({"type": "finished"}, is_last=True)
         return found.pulse.is_over
 
-    def _read(self, wants_head: bool, is_stale: bool = False) -> _Found | None:
-        """Read in a thread: one query where nothing changed."""
-        pulse, last = pulse_of(self.run_id), self._pulse
+    def _read(self, named: Collection[int], *, wants_head: bool = False, is_stale: bool = False) -> _Found | None:
+        """Read in a thread: the steps that events named, or else whatever changed; one query where nothing did."""
+        pulse = last = self._pulse
+        if not named or last is None:
+            pulse, named = pulse_of(self.run_id), ()
         if pulse is None:
             return None
         if last is None:
-            nodes = list(changed_steps(self.run_id, pulse.now).only("id", "version"))
-            return _Found(pulse, None, {node.pk: node.version for node in nodes}, has_head=False)
-        if not pulse.differs_from(last) and not self._owes_head and not is_stale:
+            return _Found(pulse, None, dict(self._versions(pulse)), has_head=False)
+        if not named and not pulse.differs_from(last) and not self._owes_head and not is_stale:
             return _Found(pulse, None, self._seen, has_head=False)
+        seen = dict(self._seen) if named else dict(self._versions(last))
+        changed = named or [pk for pk, version in seen.items() if self._seen.get(pk) != version]
         with translation.override(self.language):
-            nodes = list(changed_steps(self.run_id, last.now)[: MOST_BRIEFLY + 1])
-            seen = {node.pk: node.version for node in nodes}
+            nodes = steps_named(self.run_id, changed) if len(changed) <= MOST_BRIEFLY else []
             news = [node for node in nodes if self._seen.get(node.pk) != node.version]
-            message: dict[str, Any] = {"type": "changes", "as_of": timestamp(pulse.now)}
-            if len(news) > MOST_BRIEFLY:
-                message = {"type": "reload"}
+            seen |= {node.pk: node.version for node in news}
+            message: dict[str, Any] = {"type": "changes"}
+            if not named:
+                message["as_of"] = timestamp(pulse.now)
+            if len(changed) > MOST_BRIEFLY:
+                message["type"] = "reload"
             elif len(news) > MOST_DETAILED:
                 message["brief"] = briefly(news)
             else:
                 message["steps"] = [told(node) for node in news]
-            wants_head = wants_head or pulse.is_over or not news
+            wants_head = wants_head or pulse.is_over or not (news or named)
             if wants_head and (run := _run(self.run_id)) is not None:
                 message["run"] = head_of(run)
         head, self._head = self._head, message.get("run", self._head)
-        has_news = bool(news) or head != self._head
+        has_news = bool(changed and (news or message["type"] == "reload")) or head != self._head
         return _Found(pulse, message if has_news else None, seen, has_head=wants_head)
+
+    def _versions(self, pulse: Pulse) -> Iterable[tuple[int, int]]:
+        """The versions of the steps that changed since then, or a little before."""
+        return changed_steps(self.run_id, pulse.now).values_list("pk", "version")[: 2 * MOST_BRIEFLY]
 
     async def _tell(self, message: dict[str, Any], *, is_last: bool = False) -> None:
         text = json.dumps(message, separators=(",", ":"))
@@ -185,7 +203,7 @@ class Follower:
 
     async def _wait(self) -> None:
         """Wait for an event, or until it is time to look without one."""
-        pause = self._interval
+        pause = self._interval - (time.monotonic() - self._looked_at)
         if self._owes_head:
             pause = min(pause, max(HEAD_SECONDS, HEAD_SHARE * self._head_took) - (time.monotonic() - self._head_at))
         with contextlib.suppress(TimeoutError):
@@ -206,16 +224,23 @@ class Follower:
                     if receive is None:
                         return
                     while True:
-                        await receive()
-                        self._woken.set()
+                        self._hear(await receive())
             except Exception as exc:  # noqa: BLE001 - whatever a layer raises
                 if not is_told:
                     logger.warning("The channel layer failed, so runs are followed in the database: %s", exc)
                 is_told, self._interval = True, DATABASE_SECONDS
                 await asyncio.sleep(LAYER_AGAIN_SECONDS)
 
+    def _hear(self, message: dict[str, Any]) -> None:
+        for event in message.get("events", [message]):
+            if event["type"] == STEP_UPDATED and event["node_id"] is not None:
+                self._named.add(event["node_id"])
+            else:
+                self._hears_all = True
+        self._woken.set()
+
     @contextlib.asynccontextmanager
-    async def _group(self) -> AsyncIterator[Callable[[], Awaitable[None]] | None]:
+    async def _group(self) -> AsyncIterator[Callable[[], Awaitable[dict[str, Any]]] | None]:
         alias = configured_layer()
         if alias is None:
             yield None
@@ -226,8 +251,9 @@ class Follower:
         if not isinstance(layer, InMemoryChannelLayer):
             self._interval = LAYER_SECONDS
 
-        async def receive() -> None:
-            await layer.receive(channel)
+        async def receive() -> dict[str, Any]:
+            message: dict[str, Any] = await layer.receive(channel)
+            return message
 
         try:
             yield receive

@@ -96,6 +96,9 @@ if REDIS_URL:
     Q_CLUSTER |= {"redis": REDIS_URL}
     # Redis cannot ring a bell later: `manage.py baton_sweep --watch --interval 1` does, beside the cluster.
     BATON: dict[str, Any] = {"SWEEP_RESIDENT": True}
+    # And it carries the events that pages of runs follow.
+    LAYER = {"hosts": [{"address": REDIS_URL, "socket_timeout": None}], "prefix": "example-events", "capacity": 1000}
+    CHANNEL_LAYERS = {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": LAYER}}
 else:
     Q_CLUSTER |= {"orm": "default", "poll": 0.05}
     # What a crash leaves behind is mended by a sweep that the cluster itself runs every minute.

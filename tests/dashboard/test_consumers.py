@@ -300,7 +300,7 @@ def test_without_a_layer_the_database_is_asked_one_question_when_nothing_changes
 
             def look() -> int:
                 with CaptureQueriesContext(connection) as queries:
-                    follower._read(wants_head=True)
+                    follower._read((), wants_head=True)
                 return len(queries)
 
             assert await sync_to_async(look)() == 1

@@ -36,7 +36,7 @@ for (const row of root.querySelectorAll("tr[data-step][data-version]")) {
 function hear(message) {
   if (message.type === "reload") return reload();
   if (message.type !== "changes") return;
-  shownAt = Date.parse(message.as_of);
+  if (message.as_of) shownAt = Date.parse(message.as_of);
   for (const step of message.steps ?? []) keep(step);
   for (const [id, name, version, state] of message.brief ?? []) {
     keep({ id, name, version, state: STATES[state], label: word(STATES[state]), is_brief: true });

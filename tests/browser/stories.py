@@ -30,6 +30,11 @@ def list_of_runs() -> str:
     return reverse("admin:baton_workflowrun_changelist")
 
 
+def now() -> str:
+    """The address of what goes on in all runs."""
+    return reverse("admin:baton_workflowrun_now")
+
+
 def brief() -> WorkflowRun:
     """A run in the middle: some steps completed, one executing, the others waiting, money spent."""
     models = ("gpt-5", "sonnet-4-5", "gemini-pro")

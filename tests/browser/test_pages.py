@@ -7,7 +7,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import person
-from tests.browser.stories import TABS, brief, evil, failed, ingest, list_of_runs, page_of
+from tests.browser.stories import TABS, brief, evil, failed, ingest, list_of_runs, now, page_of
 
 SCHEMES = ("light", "dark")
 
@@ -17,6 +17,8 @@ def test_every_tab_of_a_run_renders_with_an_empty_console(open_page, viewer, sch
     run = failed()
     page = open_page(list_of_runs(), viewer, scheme=scheme)
     expect(page.locator("#result_list")).to_contain_text("invoice-sync")
+    page.goto(now())
+    expect(page.locator(".b-now-page")).to_contain_text("reconcile")
 
     for tab in TABS:
         page.goto(page_of(run, tab))
@@ -31,7 +33,7 @@ def test_pages_have_no_serious_fault_for_people_with_disabilities(open_page, vie
     # What axe itself does is against the policy; that the pages keep to it is tested above.
     page = open_page(list_of_runs(), viewer, scheme=scheme, width=width, bypass_csp=True)
 
-    for address in [list_of_runs(), *(page_of(run, tab) for run in (brief(), failed()) for tab in TABS)]:
+    for address in [list_of_runs(), now(), *(page_of(run, tab) for run in (brief(), failed()) for tab in TABS)]:
         page.goto(address)
         expect(page.locator("#content h1").first).to_be_visible()
 
@@ -52,7 +54,7 @@ def faults(page: Page) -> list[str]:
 def test_nothing_is_wider_than_a_phone(open_page, viewer):
     page = open_page(list_of_runs(), viewer, width=390)
 
-    for address in [list_of_runs(), *(page_of(run, tab) for run in (ingest(), evil()) for tab in TABS)]:
+    for address in [list_of_runs(), now(), *(page_of(run, tab) for run in (ingest(), evil()) for tab in TABS)]:
         page.goto(address)
 
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, address
@@ -63,7 +65,7 @@ def test_texts_of_steps_are_harmless_on_every_tab(open_page, boss):
     page = open_page(list_of_runs(), boss)
 
     tabs = [page_of(run, tab) for tab in TABS]
-    for address in [list_of_runs(), *tabs, *(page_of(run, "graph", name) for name in run.steps)]:
+    for address in [list_of_runs(), now(), *tabs, *(page_of(run, "graph", name) for name in run.steps)]:
         page.goto(address)
 
         expect(page.locator("#content")).to_contain_text("<script>")
@@ -75,7 +77,7 @@ def test_texts_of_steps_are_harmless_on_every_tab(open_page, boss):
 def test_anonymous_visitors_are_asked_to_log_in(open_page):
     run = failed()
 
-    for address in (list_of_runs(), page_of(run), page_of(run, "steps", "reconcile")):
+    for address in (list_of_runs(), now(), page_of(run), page_of(run, "steps", "reconcile")):
         page = open_page(address)
 
         expect(page.locator("#id_password")).to_be_visible()
@@ -85,7 +87,7 @@ def test_anonymous_visitors_are_asked_to_log_in(open_page):
 def test_staff_without_the_permission_see_nothing(open_page, problems):
     run = failed()
 
-    for address in (list_of_runs(), page_of(run), page_of(run, "steps", "reconcile")):
+    for address in (list_of_runs(), now(), page_of(run), page_of(run, "steps", "reconcile")):
         page = open_page(address, person("view_completion"))
 
         expect(page.get_by_text("403 Forbidden")).to_be_visible()

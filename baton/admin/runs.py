@@ -112,8 +112,10 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
             may_see_prompts=request.user.has_perm("baton.view_debuglog"),
             may_see_calls=request.user.has_perm("baton.view_stepstat"),
         )
+        has_failed = any(part.state in FAILED for part in page.header.bar.parts)
         return {
             "page": page,
+            "can_retry": can_control and has_failed,
             "title": run.name,
             "subtitle": None,
             "changes_url": reverse("admin:baton_workflowrun_changes", args=[run.pk], current_app=self.admin_site.name),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
 
 from django.db.models import QuerySet
 from django.urls import reverse
@@ -72,6 +73,8 @@ class Panel:
     """The address without the panel."""
     page: str
     """The address of the step's own page."""
+    rerun: str
+    """Where a re-run from this step is asked for; empty while the run goes on, and for who may not act."""
 
 
 def panel_of(look: Look, node: WorkflowNode) -> Panel:
@@ -100,7 +103,15 @@ def panel_of(look: Look, node: WorkflowNode) -> Panel:
         opens={"discarded": "error", "retryable": "error", "completed": "result"}.get(str(node.state), "attempts"),
         close=look.without_panel,
         page=reverse("admin:baton_workflownode_change", args=[node.pk]),
+        rerun=_rerun(look, node),
     )
+
+
+def _rerun(look: Look, node: WorkflowNode) -> str:
+    if not (look.may_act and look.run.is_settled):
+        return ""
+    words = urlencode({"from_step": node.name}, quote_via=quote)
+    return f"{reverse('admin:baton_workflowrun_retry', args=[look.run.pk])}?{words}"
 
 
 def _facts(node: WorkflowNode) -> list[tuple[str, str]]:

@@ -88,7 +88,8 @@ def crowds_of(steps: QuerySet[WorkflowNode], lines: Mapping[int, Line], axis: Ax
     """Count what executes at once in groups, in two queries.
 
     Of each part of the width is known how many steps began and ended there, and where on average: that gives how many
-    there were at once, exactly as an average over the part, with no step read.
+    there were at once, exactly as an average over the part, with no step read. Of a step that was tried again only the
+    last attempt counts: the others stand in its log, which no query adds up.
     """
     steps = steps.order_by().annotate(group=group_of(lines))
     begins = (

@@ -86,12 +86,13 @@ def pulse_of(run_id: UUID) -> Pulse | None:
     return Pulse(**found | {"budget": str(found["budget"]), "versions": found["versions"] or 0})
 
 
-def changes_since(run: WorkflowRun, as_of: datetime) -> dict[str, Any]:
+def changes_since(run: WorkflowRun, as_of: datetime, head: dict[str, Any] | None = None) -> dict[str, Any]:
     """What changed in a run since then, in a number of queries that does not depend on its size.
 
     Args:
         run: The run, as it was just read.
         as_of: The database's time when the reader last looked.
+        head: What the head of its page shows, where somebody has read it a moment ago and the run still goes on.
 
     Returns:
         ``as_of`` (the database's time now, to ask with the next time), ``run`` (what the head of the page shows) and
@@ -101,7 +102,7 @@ def changes_since(run: WorkflowRun, as_of: datetime) -> dict[str, Any]:
     found = list(changed_steps(run.pk, as_of)[: MOST_CHANGES + 1])
     if now is None or len(found) > MOST_CHANGES:
         return {"reload": True}
-    return {"as_of": timestamp(now), "run": head_of(run), "steps": [told(node) for node in found]}
+    return {"as_of": timestamp(now), "run": head or head_of(run), "steps": [told(node) for node in found]}
 
 
 def changed_steps(run_id: UUID, as_of: datetime) -> QuerySet[WorkflowNode]:

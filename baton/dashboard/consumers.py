@@ -142,11 +142,14 @@ class RunConsumer(_LiveConsumer):
             self._held_back = []
             self._follower = follower_of(self.run_id, self.language)
             await self._follower.join(self.hear)
-        found = await database_sync_to_async(_changes)(self.run_id, as_of, self.language)
+        head = self._follower.head
+        found = await database_sync_to_async(_changes)(self.run_id, as_of, self.language, head)
         if found is None:
             await self.say(type="gone")
             await self.close()
             return
+        if head is None and "run" in found:
+            self._follower.keep_head(found["run"])
         await self.say(**({"type": "reload"} if "reload" in found else {"type": "changes", "is_answer": True, **found}))
         held_back, self._held_back = self._held_back or [], None
         for text, is_last in held_back:
@@ -219,9 +222,9 @@ def _exists(run_id: UUID) -> bool:
     return WorkflowRun.objects.using(get_settings().database).filter(pk=run_id).exists()
 
 
-def _changes(run_id: UUID, as_of: datetime, language: str) -> dict[str, Any] | None:
+def _changes(run_id: UUID, as_of: datetime, language: str, head: dict[str, Any] | None) -> dict[str, Any] | None:
     run = WorkflowRun.objects.using(get_settings().database).filter(pk=run_id).first()
     if run is None:
         return None
     with translation.override(language):
-        return changes_since(run, as_of)
+        return changes_since(run, as_of, None if run.is_settled else head)

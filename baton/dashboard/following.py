@@ -108,6 +108,15 @@ class Follower:
             if self._task is not None:
                 self._task.cancel()
 
+    @property
+    def head(self) -> dict[str, Any] | None:
+        """The head of the page, where it was read a moment ago."""
+        return self._head if time.monotonic() - self._head_at < HEAD_AGAIN_SECONDS else None
+
+    def keep_head(self, head: dict[str, Any]) -> None:
+        """Remember the head that somebody has read."""
+        self._head, self._head_at = head, time.monotonic()
+
     async def _follow(self) -> None:
         listening = asyncio.create_task(self._listen())
         try:

@@ -110,7 +110,7 @@ export class Live {
     if (this.#socket?.readyState !== WebSocket.OPEN) return;
     this.#socket.send(JSON.stringify({ type: "since", as_of: this.#asOf }));
     this.#set("answer", ANSWER_WITHIN, () => this.#fail());
-    this.#set("ask", ASK_EVERY, () => this.#ask());
+    this.#set("ask", ASK_EVERY * (1 - JITTER * Math.random()), () => this.#ask());
   }
 
   #hear(message) {

@@ -203,25 +203,15 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
     def name_shown(self, run: WorkflowRun) -> Any:
         """The name, and below it the key and the beginning of the id; on a phone the state."""
         below = f"{run.key} · {str(run.pk)[:8]}" if run.key else str(run.pk)[:8]
-        narrow = format_html(
-            '<span class="baton b-narrow">{}</span>', display.state(run.state, run.get_state_display())
-        )
+        narrow = format_html('<span class="baton b-narrow">{}{}</span>', _badge(run), _needs(run, _("needs you")))
         return format_html('{}<span class="baton b-below">{}</span>{}', run.name, below, narrow)
 
     @admin.display(description=_("state"), ordering="state")
     def state_shown(self, run: WorkflowRun) -> Any:
-        """The state, and below it whether a person is needed."""
-        badge = display.state(run.state, run.get_state_display())
+        """The state, and below it the way to the step that needs a person."""
         step = vars(run).get("admin_hold", "")
-        if not step:
-            return badge
         url = f"{display.page_of(WorkflowRun, run.pk)}?{urlencode({'step': step})}"
-        needs = format_html(
-            '<span class="baton b-needs"><svg class="b-icon" aria-hidden="true"><use href="#b-person"></use></svg>'
-            "{}</span>",
-            display.link(url, _("needs you")),
-        )
-        return format_html("{}{}", badge, needs)
+        return format_html("{}{}", _badge(run), _needs(run, display.link(url, _("needs you"))))
 
     @admin.display(description=_("progress"))
     def progress_shown(self, run: WorkflowRun) -> Any:
@@ -307,6 +297,20 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
             for each in run.completions.order_by("round").defer("failed_steps")
         ]
         return display.joined(rows) or display.NOTHING
+
+
+def _badge(run: WorkflowRun) -> SafeString:
+    return display.state(run.state, run.get_state_display())
+
+
+def _needs(run: WorkflowRun, words: Any) -> SafeString | str:
+    if not vars(run).get("admin_hold"):
+        return ""
+    return format_html(
+        '<span class="baton b-needs"><svg class="b-icon" aria-hidden="true"><use href="#b-person"></use></svg>'
+        "{}</span>",
+        words,
+    )
 
 
 def states_of(runs: Sequence[WorkflowRun]) -> dict[Any, dict[str, int]]:

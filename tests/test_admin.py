@@ -161,10 +161,13 @@ def test_page_of_a_run_begins_with_its_headline_and_leads_to_its_steps_by_state(
     page = text_of(viewer, page_of(run))
 
     assert f'<p class="b-headline b-discarded" data-headline>{escape(run.headline())}</p>' in page
+    assert 'href="?everything=1"' in page
+    everything = text_of(viewer, f"{page_of(run)}?everything=1")
     steps_by_state = list_of(WorkflowNode, run__id__exact=run.pk, state__exact="discarded")
-    assert f'href="{escape(steps_by_state)}"' in page
+    assert f'href="{escape(steps_by_state)}"' in everything
+    assert f'href="{page_of(run)}">Back to the run</a>' in everything
     assert text_of(viewer, steps_by_state).count('class="field-name"') == 1
-    assert page_of(run.completions.get()) in page
+    assert page_of(run.completions.get()) in everything
 
 
 def test_page_of_a_step_says_why_and_leads_to_its_run_and_its_neighbours(viewer):

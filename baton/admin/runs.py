@@ -30,6 +30,7 @@ from baton.admin.money import money_of
 from baton.conf import get_settings
 from baton.dashboard import changes
 from baton.dashboard.graph_tab import remembered
+from baton.dashboard.known import step_that_asks, with_known
 from baton.dashboard.now import now_page
 from baton.dashboard.page import run_page
 from baton.dashboard.strip import strip_of
@@ -98,11 +99,26 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
         """A run's page."""
         can_control = self.has_control_permission(request)
         run = self.get_object(request, unquote(object_id))
+        extra: dict[str, Any] = {"can_control": can_control, "can_retry": can_control}
         if run is not None and self.has_view_permission(request, run):
-            extra_context = {**self._dashboard(request, run, can_control=can_control), **(extra_context or {})}
-        asks = deciding.step_that_asks(object_id) if can_control else ""
-        extra = {"can_control": can_control, "step_that_asks": asks, **(extra_context or {})}
-        return super().change_view(request, object_id, form_url, extra)
+            extra["step_that_asks"] = step_that_asks(run) if can_control else ""
+            if not request.GET.get("everything"):
+                extra |= self._dashboard(request, run, can_control=can_control)
+        return super().change_view(request, object_id, form_url, extra | (extra_context or {}))
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> WorkflowRun | None:
+        """A run, with what its page shows beside it; Django's own view asks for it a second time."""
+        kept: dict[Any, WorkflowRun | None] = vars(request).setdefault("_baton_runs", {})
+        if from_field is not None:
+            return super().get_object(request, object_id, from_field)
+        if object_id not in kept:
+            try:
+                key = UUID(object_id)
+            except ValueError:
+                kept[object_id] = None
+            else:
+                kept[object_id] = with_known(self.get_queryset(request), key).first()
+        return kept[object_id]
 
     def _dashboard(self, request: HttpRequest, run: WorkflowRun, *, can_control: bool) -> dict[str, Any]:
         page = run_page(

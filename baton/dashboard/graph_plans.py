@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from django.core.cache import cache
-from django.db.models import Count, Max
 
 from baton.dashboard.graph.layout import Direction
 from baton.dashboard.graph.plan import Plan, make_plan
 from baton.dashboard.graph.shape import Shape, Step
+from baton.dashboard.known import Known
 from baton.models import WorkflowEdge, WorkflowNode, WorkflowRun
 
 _EDITION = 1
@@ -36,12 +36,10 @@ class KnownPlan:
 class Plans:
     """The plans of one run, as it is now."""
 
-    def __init__(self, run: WorkflowRun, using: str) -> None:
-        """Ask how much there is of the run, in one query: it only ever grows."""
+    def __init__(self, run: WorkflowRun, using: str, known: Known) -> None:
+        """Note how much there is of the run: it only ever grows."""
         self._run_id, self._using = run.pk, using
-        nodes = WorkflowNode.objects.using(using).of_workflow(run.pk).order_by()
-        extent = nodes.aggregate(count=Count("id"), last=Max("id"))
-        self._extent = (extent["count"], extent["last"])
+        self._extent = (known.steps, known.last)
         self._shape: Shape | None = None
 
     def get(self, *, opened: Sequence[str], around: int | None, direction: Direction) -> KnownPlan:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import Count, DateTimeField, DurationField, ExpressionWrapper, F, Value
+from django.db.models import DateTimeField, DurationField, ExpressionWrapper, F, Value
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -72,7 +72,7 @@ def shown(look: Look) -> GraphTab:
     direction: Direction = "right" if look.params.get("direction") == "right" else "down"
     known, centre = _plan(look, direction)
     plan = known.plan
-    faces = faces_of(look.run, look.using, plan, now=now, has_calls=look.has_calls)
+    faces = faces_of(look.run, look.using, plan, now=now, has_calls=look.known.called)
     asked = "" if look.step is not None else look.params.get("group", "")
     index = next((at for at, one in enumerate(plan.folded.folds) if asked and one.is_group and one.key == asked), None)
     selected = look.step.pk if look.step is not None else asked or None
@@ -113,7 +113,7 @@ def remembered(session: MutableMapping[str, Any], params: Mapping[str, str]) -> 
 
 def _plan(look: Look, direction: Direction) -> tuple[KnownPlan, Link | None]:
     """The plan: of the whole run, or around the step that the reader looks at where that is too big."""
-    plans = Plans(look.run, look.using)
+    plans = Plans(look.run, look.using, look.known)
     opened = opened_in(look)
     known = plans.get(opened=opened, around=None, direction=direction)
     if not known.plan.folded.around:
@@ -164,10 +164,7 @@ def _opened_face(drawing: Drawing, key: str) -> GroupFace:
 
 
 def _summary(look: Look, faces: Faces, drawing: Drawing, now: datetime, *, is_part: bool) -> Summary:
-    counts = drawing.counts
-    if is_part:
-        nodes = WorkflowNode.objects.using(look.using).of_workflow(look.run.pk).order_by()
-        counts = dict(nodes.values_list("state").annotate(Count("id")))
+    counts = look.known.states if is_part else drawing.counts
     return Summary(
         counts=[_count(look, state, counts[state]) for state in ORDER if counts.get(state)],
         path=_path(look, [node for node in drawing.nodes if node.is_critical], _seconds(faces, drawing), now),

@@ -7,18 +7,17 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from django.db.models import Count, Q, Sum
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from baton import money
 from baton.conf import get_settings
+from baton.dashboard.known import Known, known_of
 from baton.dashboard.shown import Bar, counted, shape
-from baton.engine.accounts import balance, run_account
+from baton.explain.runs import explain_run
 from baton.explain.words import between, number
-from baton.llm import stats
-from baton.models import WorkflowNode, WorkflowRun
+from baton.models import WorkflowRun
 
 _AMBER, _RED = 80, 100
 
@@ -60,19 +59,16 @@ class Header:
     attempts_note: str
 
 
-def header_of(run: WorkflowRun) -> Header:
-    """Read what the head of a run's page shows."""
-    using = run._state.db or get_settings().database  # noqa: SLF001 - its own alias
-    states = run.progress["states"]
-    tried = WorkflowNode.objects.using(using).of_workflow(run.pk)
-    attempts = tried.aggregate(all=Sum("attempt"), retried=Count("id", filter=Q(attempt__gt=1)))
-    totals = stats.workflow_totals(run.pk)
+def header_of(run: WorkflowRun, known: Known | None = None) -> Header:
+    """Read what the head of a run's page shows, or take it from what is known of the run."""
+    known = known_of(run) if known is None else known
+    states, totals = known.states, known.totals
     bar = Bar.of(states)
     return Header(
         state=str(run.state),
         state_label=str(run.get_state_display()),
         shape=shape(str(run.state)),
-        headline=run.headline(),
+        headline=explain_run(run, now=known.now, counted=known.counted),
         by=_by(run.meta),
         bar=bar,
         bar_note=", ".join(counted(state, states[state]) for state in states if state != "completed"),
@@ -81,10 +77,10 @@ def header_of(run: WorkflowRun) -> Header:
         took=between(run.inserted_at, run.finished_at or timezone.now()),
         cost=_cost(totals),
         unpriced=_unpriced(totals),
-        meter=_meter(run, using),
-        has_calls=bool(totals["calls"] or totals["served"] or totals["ambiguous"] or run.budget is not None),
-        attempts=attempts["all"] or 0,
-        attempts_note=" · ".join(_attempt_notes(attempts["retried"], totals)),
+        meter=_meter(run, known.spent),
+        has_calls=known.called or run.budget is not None,
+        attempts=known.attempts,
+        attempts_note=" · ".join(_attempt_notes(known.retried, totals)),
     )
 
 
@@ -105,10 +101,9 @@ def _unpriced(totals: dict[str, Any]) -> str:
     return _("+ {count} unpriced").format(count=number(totals["unpriced"]))
 
 
-def _meter(run: WorkflowRun, using: str) -> Meter | None:
+def _meter(run: WorkflowRun, spent: Decimal) -> Meter | None:
     if run.budget is None:
         return None
-    spent, _reserved = balance(run_account(run.pk), using=using)
     part = Decimal(100) if not run.budget else min(Decimal(100), 100 * spent / run.budget)
     tone = "red" if part >= _RED else "amber" if part >= _AMBER else "plain"
     of = _("of {budget}").format(budget=money.amount(run.budget, get_settings().currency))

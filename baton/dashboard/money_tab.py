@@ -11,7 +11,6 @@ from django.utils.translation import gettext as _
 
 from baton import money
 from baton.conf import get_settings
-from baton.engine.accounts import balance, run_account
 from baton.explain.words import duration, number
 from baton.llm import stats
 
@@ -42,20 +41,20 @@ class MoneyTab:
 
 def shown(look: Look) -> MoneyTab:
     """Read what the calls of a run took and cost."""
-    totals = stats.workflow_totals(look.run.pk)
-    models, steps = stats.cost_by_model(run=look.run), stats.cost_by_step(run=look.run)
+    totals = look.known.totals
+    has_unknown = bool(totals["ambiguous"])
+    models, steps = (stats.cost_in_run(column, look.run.pk, has_unknown=has_unknown) for column in ("model", "step"))
     calls = stats.steps_for_workflow(look.run.pk, limit=MOST_CALLS + 1) if look.may_see_calls else []
     currency, budget = totals["currency"], look.run.budget
-    spent, reserved = balance(run_account(look.run.pk), using=look.using)
     return MoneyTab(
         spent=money.total(totals["cost"], totals["unpriced"], currency),
         of="" if budget is None else _("of {budget}").format(budget=money.amount(budget, currency)),
-        left="" if budget is None else money.amount(budget - spent - reserved, currency),
+        left="" if budget is None else money.amount(budget - look.known.spent - look.known.reserved, currency),
         saved=money.amount(totals["saved"], currency) if totals["served"] else "",
         served=totals["served"],
         unpriced=totals["unpriced"],
         unpriced_models=", ".join(str(row["model"]) for row in models if row["unpriced"]),
-        unknown=[_unknown(each) for each in stats.unknown_outcomes(look.run.pk)],
+        unknown=[_unknown(each) for each in (stats.unknown_outcomes(look.run.pk) if has_unknown else ())],
         by_model=_rows(models, "model"),
         by_step=_rows(steps, "step"),
         calls=[_call(look, each) for each in calls[:MOST_CALLS]],

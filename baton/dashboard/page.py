@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
-from django.db.models.functions import Now
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from baton.conf import get_settings
 from baton.dashboard import activity_tab, graph_tab, money_tab, steps_tab, timeline_tab
 from baton.dashboard.header import Header, header_of
+from baton.dashboard.known import Known, known_of
 from baton.dashboard.panel import Panel, panel_of
 from baton.models import WorkflowNode, WorkflowRun
 from baton.telemetry import timestamp
@@ -31,8 +31,8 @@ class Look:
     """The step whose panel is open."""
     params: Mapping[str, str]
     """What else the address says: filters, pages."""
-    has_calls: bool = True
-    """Whether the run called language models; False spares asking what each step cost."""
+    known: Known
+    """What was read of the run for its head."""
     may_act: bool = False
     may_see_prompts: bool = False
     may_see_calls: bool = False
@@ -99,8 +99,8 @@ def run_page(run: WorkflowRun, params: Mapping[str, str], **permissions: bool) -
         permissions: The fields of :class:`Look` that begin with ``may_``.
     """
     using = run._state.db or get_settings().database  # noqa: SLF001 - its own alias
-    now = WorkflowRun.objects.using(using).filter(pk=run.pk).values_list(Now(), flat=True).get()
-    header = header_of(run)
+    known = known_of(run)
+    header = header_of(run, known)
     views = [view for view in _TABS if view != "money" or header.has_calls]
     view = params.get("view", "")
     view = view if view in views else views[0]
@@ -109,10 +109,10 @@ def run_page(run: WorkflowRun, params: Mapping[str, str], **permissions: bool) -
     is_open = bool(asked) or not ("step" in params or params.get("group"))
     step = _step(run, using, asked) if is_open else None
     rest = {word: value for word, value in params.items() if word not in ("view", "step")}
-    look = Look(run=run, using=using, view=view, step=step, params=rest, has_calls=header.has_calls, **permissions)
+    look = Look(run=run, using=using, view=view, step=step, params=rest, known=known, **permissions)
     return Page(
         look=look,
-        as_of=timestamp(now),
+        as_of=timestamp(known.now),
         header=header,
         tabs=[_tab(each, look, header) for each in views],
         tab=_TABS[view][1](look),
@@ -137,7 +137,7 @@ def _step(run: WorkflowRun, using: str, name: str) -> WorkflowNode | None:
     """The step that the address names, else the one that matters most."""
     nodes = WorkflowNode.objects.using(using).of_workflow(run.pk)
     if name:
-        return None if "\0" in name else nodes.filter(name=name).first()
+        return None if "\0" in name else nodes.filter(name=name).select_related("step_log").first()
     if run.state == "failed":
-        return nodes.filter(state="discarded").order_by("settled_at", "id").first()
+        return nodes.filter(state="discarded").select_related("step_log").order_by("settled_at", "id").first()
     return None

@@ -15,6 +15,7 @@ from django.utils.translation import gettext as _
 
 from baton import money
 from baton.conf import get_settings
+from baton.explain.steps import explain_step
 from baton.explain.words import between, clock, duration, number
 from baton.llm import capture, stats
 from baton.models import WorkflowNode
@@ -80,24 +81,24 @@ class Panel:
 def panel_of(look: Look, node: WorkflowNode) -> Panel:
     """Read what the panel of a step shows."""
     nodes = WorkflowNode.objects.using(look.using).of_workflow(look.run.pk)
-    calls = [_call(each) for each in stats.steps_for_workflow(look.run.pk, node_id=node.pk, limit=_MOST_CALLS)]
-    unknown = [_unknown(each) for each in stats.unknown_outcomes(look.run.pk, node_id=node.pk)]
-    logs = capture.entries(look.run, node.name)[-_MOST_CALLS:] if look.may_see_prompts else []
+    known = look.known
+    has_logs = look.may_see_prompts and known.has_captured
+    logs = capture.entries(look.run, node.name)[-_MOST_CALLS:] if has_logs else []
     return Panel(
         node=node,
         state=str(node.state),
         state_label=str(node.get_state_display()),
-        why=node.explain(),
+        why=explain_step(node, now=known.now, run=look.run),
         facts=_facts(node),
-        needs=_neighbours(look, nodes.filter(edges_out__node_id=node.pk)),
+        needs=_neighbours(look, nodes.filter(edges_out__node_id=node.pk)) if node.n_deps else [],
         needs_more=max(0, node.n_deps - _MOST_NEIGHBOURS),
-        then=_neighbours(look, nodes.filter(edges_in__dependency_id=node.pk)),
+        then=_neighbours(look, nodes.filter(edges_in__dependency_id=node.pk)) if node.n_out else [],
         then_more=max(0, node.n_out - _MOST_NEIGHBOURS),
         error=node.error or "" if node.state != "completed" else "",
         attempts=[_attempt(each) for each in reversed(node.attempts)],
-        calls=[*calls, *unknown] if look.may_see_calls else [],
+        calls=_calls(look, node) if look.may_see_calls and known.called else [],
         debug_logs=[_debug_log(each) for each in logs],
-        logs=[{**line, "at": parse_datetime(line.get("at") or "")} for line in node.logs],
+        logs=[{**line, "at": parse_datetime(line.get("at") or "")} for line in (node.logs if node.attempt else ())],
         args=_value(json.dumps(node.args, indent=2, ensure_ascii=False)) if node.args else None,
         result=_stored(node.result_json) if node.has_result else None,
         opens={"discarded": "error", "retryable": "error", "completed": "result"}.get(str(node.state), "attempts"),
@@ -112,6 +113,13 @@ def _rerun(look: Look, node: WorkflowNode) -> str:
         return ""
     words = urlencode({"from_step": node.name}, quote_via=quote)
     return f"{reverse('admin:baton_workflowrun_retry', args=[look.run.pk])}?{words}"
+
+
+def _calls(look: Look, node: WorkflowNode) -> list[dict[str, Any]]:
+    calls = [_call(each) for each in stats.steps_for_workflow(look.run.pk, node_id=node.pk, limit=_MOST_CALLS)]
+    if look.known.totals["ambiguous"]:
+        calls += [_unknown(each) for each in stats.unknown_outcomes(look.run.pk, node_id=node.pk)]
+    return calls
 
 
 def _facts(node: WorkflowNode) -> list[tuple[str, str]]:

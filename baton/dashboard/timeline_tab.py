@@ -111,7 +111,7 @@ class _Reading:
         self.look = look
         self.run = look.run
         self.nodes = WorkflowNode.objects.using(look.using).of_workflow(look.run.pk)
-        self.structure = structure_of(look.run, using=look.using)
+        self.structure = structure_of(look.run, look.known, using=look.using)
         self.lines = self._chosen()
         self.groups = {index: self.structure.lines[index] for index in self.lines if self._is_group(index)}
         self.is_tall = len(self.groups) <= MOST_TALL
@@ -128,7 +128,8 @@ class _Reading:
                 rows += self._group_rows(index, line, is_critical=index in path)
             elif line.first in self.lives:
                 rows.append(self._step_row(self.lives[line.first][0], is_critical=index in path))
-        spend = spend_of(self.run, self.axis, using=self.look.using)
+        has_money = self.look.known.called or self.run.budget is not None
+        spend = spend_of(self.run, self.axis, using=self.look.using) if has_money else None
         left_out = len(self.structure.lines) - len(self.lines)
         return TimelineTab(
             rows=rows,

@@ -18,6 +18,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from baton import Workflow
+from baton.dashboard.known import known_of
 from baton.dashboard.page import Look
 from baton.dashboard.timeline.axis import MOST_TICKS, make_axis
 from baton.dashboard.timeline.marks import life_of
@@ -52,7 +53,7 @@ def start() -> datetime:
 
 
 def tab_of(run: WorkflowRun, **params: str) -> TimelineTab:
-    return shown(Look(run=run, using="default", view="timeline", step=None, params=params))
+    return shown(Look(run=run, using="default", view="timeline", step=None, params=params, known=known_of(run)))
 
 
 def page_of(client: Client, run: WorkflowRun, **params: str) -> str:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from django.core.cache import cache
-from django.db.models import Count, Max, Sum
 
 from baton.dashboard.graph.grouping import FEWEST_TWINS, Alike, fan_outs_and_twins
 from baton.dashboard.graph.members import Members
 from baton.dashboard.graph.names import common_name
 from baton.dashboard.graph.shape import Edge, Shape, Step, ranks_of
+from baton.dashboard.known import Known
 from baton.models import WorkflowEdge, WorkflowNode, WorkflowRun
 
 MOST_ROWS = 200
@@ -44,11 +44,9 @@ class Structure:
     total: int
 
 
-def structure_of(run: WorkflowRun, *, using: str) -> Structure:
-    """Read the structure of a run: one query where it is known already, three where it is new or has grown."""
-    nodes = WorkflowNode.objects.using(using).of_workflow(run.pk).order_by()
-    size = nodes.aggregate(steps=Count("id"), last=Max("id"), edges=Sum("n_deps"))
-    key = f"baton:timeline:1:{using}:{run.pk}:{size['steps']}:{size['last']}:{size['edges']}"
+def structure_of(run: WorkflowRun, known: Known, *, using: str) -> Structure:
+    """Read the structure of a run: no query where it is kept, two where the run is new or has grown."""
+    key = f"baton:timeline:1:{using}:{run.pk}:{known.steps}:{known.last}:{known.edges}"
     kept: Structure | None = cache.get(key)
     if kept is None:
         kept = _read(run, using)

@@ -1,7 +1,7 @@
 """``make screenshots``: the pictures of the README and the documentation, in light and dark.
 
 Real workers run the scenes of ``scripts/scenes/acme.py`` under the example project, and Chromium looks at them. The
-pictures go to ``docs/images/``, or to the folder that is named.
+pictures go to ``docs/images/``, or to the folder that is named; with ``--all`` there is one of every page.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 IMAGES = ROOT / "docs" / "images"
 SCENES = ROOT / "scripts" / "scenes"
+SHOWN = ("run-graph", "run-timeline", "fan-out-graph", "money", "runs", "now")
+"""Of which pages the documentation has pictures."""
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 WIDTH, HEIGHT = 1440, 1180
 SETTLING_MS = 500
@@ -43,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Make the pictures; the exit code is 0 if all of them were made."""
     parser = argparse.ArgumentParser(prog="make screenshots", description="The documentation's pictures.")
     parser.add_argument("folder", nargs="?", type=Path, default=IMAGES, help="where they go (default: docs/images)")
-    folder: Path = parser.parse_args(argv).folder
+    parser.add_argument("--all", action="store_true", help="of every page, not only those that the documentation shows")
+    options = parser.parse_args(argv)
     binary = chromium.found()
     if binary is None:
         say(chromium.REMEDY)
@@ -51,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     stop = demo.StopRequest()
     try:
         with demo.Stage(stop) as stage:
-            take_pictures(stage, binary, folder)
+            take_pictures(stage, binary, options.folder, names=None if options.all else SHOWN)
     except demo.StoppedError as stopped:
         return 128 + stopped.signum
     except demo.DemoError as problem:
@@ -60,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def take_pictures(stage: demo.Stage, binary: Path, folder: Path) -> None:
+def take_pictures(stage: demo.Stage, binary: Path, folder: Path, *, names: Collection[str] | None) -> None:
     """Start everything, wait until there is something to see, and look."""
     port = demo.web_port(None)
     demo.configure(stage, SimpleNamespace(postgres=False, redis=False, llm=False))  # type: ignore[arg-type]
@@ -84,6 +87,8 @@ def take_pictures(stage: demo.Stage, binary: Path, folder: Path) -> None:
         browser = playwright.chromium.launch(executable_path=binary, args=[*chromium.FLAGS])
         camera = Camera(browser, f"http://127.0.0.1:{port}", session)
         for name, address in addresses(runs).items():
+            if names is not None and name not in names:
+                continue
             for scheme in SCHEMES:
                 stage.pause()
                 picture = folder / f"{name}-{scheme}.png"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +13,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 
 from scripts import chromium
+from scripts.services import REDIS_URL
 from tests.browser.server import Daphne
 
 if TYPE_CHECKING:
@@ -41,7 +44,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="package")
 def _daphne(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daphne]:
-    with Daphne(tmp_path_factory.mktemp("daphne") / "log") as server:
+    with Daphne(tmp_path_factory.mktemp("daphne") / "log", env=layers()) as server:
         yield server
 
 
@@ -95,6 +98,16 @@ def open_page(server: Daphne, browser: Browser, problems: list[str]) -> Iterator
     yield open_it
     for context in contexts:
         context.close()
+
+
+def layers() -> dict[str, str]:
+    """What gives processes a channel layer, where this run has a Redis; elsewhere pages follow the database."""
+    if settings.Q_CLUSTER.get("redis") is None:
+        return {}
+    # A database of its own: the broker's is emptied between tests.
+    server, _, _ = os.environ[REDIS_URL].rpartition("/")
+    layer = {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [f"{server}/2"]}}
+    return {"BATON_TEST_CHANNEL_LAYERS_SETTING": json.dumps({"default": layer})}
 
 
 def session_of(user: User) -> str:

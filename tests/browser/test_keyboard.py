@@ -34,7 +34,7 @@ def test_from_the_list_to_the_error_of_a_failed_step_and_on_to_the_retry(open_pa
     page.goto(page_of(run))
     tab_to(page, "a[href$='/retry/']")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("button", name="Run 2 steps again")).to_be_visible()
+    expect(page.get_by_role("button", name="Re-run 2 steps")).to_be_visible()
 
 
 def test_focus_can_be_seen_wherever_it_is(open_page, viewer):

@@ -7,6 +7,7 @@ from playwright.sync_api import Page, expect
 
 from baton import Workflow
 from tests import steps
+from tests.browser.conftest import layers
 from tests.browser.stories import page_of, perform
 
 LONG = 30_000
@@ -41,7 +42,7 @@ def test_step_turns_completed_without_a_reload(open_page, viewer, real_cluster):
     expect(state_of(page, "a")).to_contain_text("available")
     mark(page)
 
-    real_cluster()
+    real_cluster(env=layers())
 
     for name in ("a", "b", "c"):
         expect(state_of(page, name)).to_contain_text("completed", timeout=LONG)

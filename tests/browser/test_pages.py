@@ -18,7 +18,7 @@ def test_every_tab_of_a_run_renders_with_an_empty_console(open_page, viewer, sch
     page = open_page(list_of_runs(), viewer, scheme=scheme)
     expect(page.locator("#result_list")).to_contain_text("invoice-sync")
     page.goto(now())
-    expect(page.locator(".b-now-page")).to_contain_text("reconcile")
+    expect(page.locator(".b-now-page")).to_contain_text("tests.steps.fail")
 
     for tab in TABS:
         page.goto(page_of(run, tab))

@@ -102,8 +102,17 @@ class _LiveConsumer(AsyncWebsocketConsumer):
         except LookupError:
             return str(django_settings.LANGUAGE_CODE)
 
+    def may_look(self, user: Any) -> bool:
+        """Whether somebody may look, as the admin asks for its pages: staff who may see runs.
+
+        Override it to let in others; it is called in a thread, so it may ask the database. Nobody is ``None``.
+        """
+        if user is None or not (user.is_active and user.is_staff):
+            return False
+        return bool(user.has_perm("baton.view_workflowrun") or user.has_perm("baton.change_workflowrun"))
+
     async def _may_look(self) -> bool:
-        return await database_sync_to_async(_may_look)(self.scope.get("user"))
+        return await database_sync_to_async(self.may_look)(self.scope.get("user"))
 
     async def _check_again(self) -> None:
         """Ask from time to time whether the session still is one and its user still may look."""
@@ -120,11 +129,11 @@ class _LiveConsumer(AsyncWebsocketConsumer):
             return await self._may_look()
         fresh = await database_sync_to_async(lambda: session.__class__(session.session_key))()
         user: Any = await get_user({"session": fresh})  # type: ignore[typeddict-item]
-        return await database_sync_to_async(_may_look)(user)
+        return await database_sync_to_async(self.may_look)(user)
 
 
 class RunConsumer(_LiveConsumer):
-    """The live view of a run."""
+    """The live view of a run; its address names the run as ``run_id``, a UUID."""
 
     _follower: Follower | None = None
     _held_back: list[tuple[str, bool]] | None = None
@@ -209,13 +218,6 @@ def _question(text: str | None) -> datetime:
     if not isinstance(message, dict) or message.keys() != {"type", "as_of"} or message["type"] != "since":
         raise ValueError("That is another question.")
     return read_as_of(message["as_of"])
-
-
-def _may_look(user: Any) -> bool:
-    """As the admin asks for its pages."""
-    if user is None or not (user.is_active and user.is_staff):
-        return False
-    return bool(user.has_perm("baton.view_workflowrun") or user.has_perm("baton.change_workflowrun"))
 
 
 def _exists(run_id: UUID) -> bool:

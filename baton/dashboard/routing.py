@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from channels.auth import AuthMiddlewareStack
@@ -20,16 +21,17 @@ websocket_urlpatterns = [
 ]
 
 
-def application(django_asgi: Any) -> Any:
+def application(django_asgi: Any, more: Sequence[Any] = ()) -> Any:
     """Put the dashboard's sockets beside a project's pages: for projects that have no sockets of their own.
 
     Sessions tell who asks, and only pages of ``ALLOWED_HOSTS`` may.
 
     Args:
         django_asgi: What ``get_asgi_application()`` gave.
+        more: Addresses of further sockets of the project.
 
     Returns:
         The ASGI application of the project.
     """
-    sockets = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))
+    sockets = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter([*more, *websocket_urlpatterns])))
     return ProtocolTypeRouter({"http": django_asgi, "websocket": sockets})

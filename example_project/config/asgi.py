@@ -13,8 +13,9 @@ pages = get_asgi_application()
 
 from django.conf import settings  # noqa: E402
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler  # noqa: E402
+from run_pages.sockets import websocket_urlpatterns  # noqa: E402
 
 from baton.dashboard.routing import application as with_sockets  # noqa: E402
 
 # Where there is no nginx to do it, `daphne config.asgi:application` serves the static files too.
-application = with_sockets(ASGIStaticFilesHandler(pages) if settings.DEBUG else pages)
+application = with_sockets(ASGIStaticFilesHandler(pages) if settings.DEBUG else pages, websocket_urlpatterns)

@@ -33,6 +33,7 @@ INSTALLED_APPS = [
     "django_q",
     "baton",
     "research",
+    "run_pages",
 ]
 
 MIDDLEWARE = [
@@ -46,6 +47,7 @@ MIDDLEWARE = [
 ]
 
 ROOT_URLCONF = "config.urls"
+LOGIN_URL = "login"
 ASGI_APPLICATION = "config.asgi.application"
 
 TEMPLATES = [

@@ -362,7 +362,7 @@ showTitle(
 const drawn = document.querySelector('script[type="module"][src*="/graph."]');
 if (drawn) graph = await import(drawn.src).catch(() => null);
 
-if (root.dataset.connection !== "finished") {
+if (root.dataset.connection !== "finished" && root.dataset.changes) {
   live = new Live({
     socket: root.dataset.socket,
     changes: root.dataset.changes,

@@ -146,19 +146,21 @@ class RunConsumer(_LiveConsumer):
 
     async def answer(self, as_of: datetime) -> None:
         """Say what changed since then, and from then on what changes."""
+        is_new = self._follower is None
         if self._follower is None:
             # What is heard before the answer is told after it.
             self._held_back = []
             self._follower = follower_of(self.run_id, self.language)
             await self._follower.join(self.hear)
-        head = self._follower.head
-        found = await database_sync_to_async(_changes)(self.run_id, as_of, self.language, head)
+
+        async def read(head: dict[str, Any] | None) -> dict[str, Any] | None:
+            return await database_sync_to_async(_changes)(self.run_id, as_of, self.language, head)
+
+        found = await self._follower.answer(as_of, read, is_new=is_new)
         if found is None:
             await self.say(type="gone")
             await self.close()
             return
-        if head is None and "run" in found:
-            self._follower.keep_head(found["run"])
         await self.say(**({"type": "reload"} if "reload" in found else {"type": "changes", "is_answer": True, **found}))
         held_back, self._held_back = self._held_back or [], None
         for text, is_last in held_back:

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 from weakref import WeakKeyDictionary
@@ -57,6 +58,8 @@ HEAD_AGAIN_SECONDS = 5.0
 """When the head is read again where nothing changed: what it says of time grows old."""
 HEAD_SHARE = 10
 """Reading the head takes at most one part in so many of the time."""
+ANSWER_SECONDS = 1.0
+"""How long an answer is good for others, too."""
 MOST_BRIEFLY = 5_000
 LAYER_AGAIN_SECONDS = 10.0
 
@@ -91,6 +94,8 @@ class Follower:
         self._looked_at = 0.0
         self._named: set[int] = set()
         self._hears_all = False
+        self._answering = asyncio.Lock()
+        self._answer: tuple[datetime, float, dict[str, Any] | None] = (datetime.min.replace(tzinfo=UTC), 0.0, None)
 
     async def join(self, listener: Listener) -> None:
         """Tell somebody of everything that changes from now on."""
@@ -116,6 +121,33 @@ class Follower:
     def keep_head(self, head: dict[str, Any]) -> None:
         """Remember the head that somebody has read."""
         self._head, self._head_at = head, time.monotonic()
+
+    async def answer(
+        self,
+        as_of: datetime,
+        read: Callable[[dict[str, Any] | None], Awaitable[dict[str, Any] | None]],
+        *,
+        is_new: bool,
+    ) -> dict[str, Any] | None:
+        """Answer one who asks with what another was just answered, if it covers that, so that many cost little.
+
+        Args:
+            as_of: What is asked for.
+            read: Reads an answer, given the head where that is known.
+            is_new: Whether who asks has been told nothing yet, so that an answer must not be older than the question.
+        """
+        async with self._answering:
+            asked, made_at, found = self._answer
+            is_fresh = time.monotonic() - made_at < ANSWER_SECONDS
+            if found is not None and not is_new and is_fresh and asked <= as_of:
+                return found
+            began, head = time.monotonic(), self.head
+            found = await read(head)
+            if found is not None and "run" in found:
+                self._answer = (as_of, began, found)
+                if head is None:
+                    self.keep_head(found["run"])
+            return found
 
     async def _follow(self) -> None:
         listening = asyncio.create_task(self._listen())

@@ -510,3 +510,24 @@ def test_messages_are_compact(viewer, run):
             assert text == json.dumps(json.loads(text), separators=(",", ":"))
 
     played(scene)
+
+
+def test_pages_that_ask_at_once_share_an_answer(viewer, run, monkeypatch):
+    asked = []
+
+    def changes_since(*args: Any) -> dict[str, Any]:
+        asked.append(args)
+        return changes.changes_since(*args)
+
+    monkeypatch.setattr(consumers, "changes_since", changes_since)
+
+    async def scene() -> None:
+        async with looking(viewer, path_of(run)) as one, looking(viewer, path_of(run)) as other:
+            await ask(one)
+            await ask(other)
+            as_of = timestamp()
+            assert len(asked) == 2
+            assert await ask(one, as_of) == await ask(other, as_of)
+            assert len(asked) == 2
+
+    played(scene)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
@@ -18,7 +18,7 @@ from baton.conf import get_settings
 from baton.explain.steps import explain_step
 from baton.explain.words import between, clock, duration, number
 from baton.llm import capture, stats
-from baton.models import WorkflowNode
+from baton.models import WorkflowEdge, WorkflowNode
 
 if TYPE_CHECKING:
     from baton.dashboard.page import Look
@@ -80,8 +80,8 @@ class Panel:
 
 def panel_of(look: Look, node: WorkflowNode) -> Panel:
     """Read what the panel of a step shows."""
-    nodes = WorkflowNode.objects.using(look.using).of_workflow(look.run.pk)
     known = look.known
+    needs, then = _beside(look, node)
     has_logs = look.may_see_prompts and known.has_captured
     logs = capture.entries(look.run, node.name)[-_MOST_CALLS:] if has_logs else []
     return Panel(
@@ -90,9 +90,9 @@ def panel_of(look: Look, node: WorkflowNode) -> Panel:
         state_label=str(node.get_state_display()),
         why=explain_step(node, now=known.now, run=look.run),
         facts=_facts(node),
-        needs=_neighbours(look, nodes.filter(edges_out__node_id=node.pk)) if node.n_deps else [],
+        needs=needs,
         needs_more=max(0, node.n_deps - _MOST_NEIGHBOURS),
-        then=_neighbours(look, nodes.filter(edges_in__dependency_id=node.pk)) if node.n_out else [],
+        then=then,
         then_more=max(0, node.n_out - _MOST_NEIGHBOURS),
         error=node.error or "" if node.state != "completed" else "",
         attempts=[_attempt(each) for each in reversed(node.attempts)],
@@ -151,9 +151,26 @@ def _progress(progress: dict[str, Any]) -> str:
     return f"{message} {shown}".strip() if message else shown
 
 
+def _beside(look: Look, node: WorkflowNode) -> tuple[list[Neighbour], list[Neighbour]]:
+    """What it waits for, and what waits for it: in one query where they are few."""
+    if max(node.n_deps, node.n_out) > _MOST_NEIGHBOURS:
+        nodes = WorkflowNode.objects.using(look.using).of_workflow(look.run.pk)
+        needs = _neighbours(look, nodes.filter(edges_out__node_id=node.pk)) if node.n_deps else []
+        return needs, _neighbours(look, nodes.filter(edges_in__dependency_id=node.pk)) if node.n_out else []
+    edges = WorkflowEdge.objects.using(look.using).filter(Q(node=node.pk) | Q(dependency=node.pk)).order_by()
+    ends = ("dependency_id", "dependency__name", "dependency__state", "node_id", "node__name", "node__state")
+    found = {(row[:3], row[3:]) for row in edges.values_list(*ends)} if node.n_deps or node.n_out else set()
+    needs = [_neighbour(look, *source[1:]) for source, target in sorted(found) if target[0] == node.pk]
+    return needs, [_neighbour(look, *target[1:]) for source, target in sorted(found) if source[0] == node.pk]
+
+
+def _neighbour(look: Look, name: str, state: str) -> Neighbour:
+    return Neighbour(name=name, state=str(state), address=look.address(step=name))
+
+
 def _neighbours(look: Look, rows: QuerySet[WorkflowNode]) -> list[Neighbour]:
     found = rows.order_by("id").values_list("name", "state")[:_MOST_NEIGHBOURS]
-    return [Neighbour(name=name, state=str(state), address=look.address(step=name)) for name, state in found]
+    return [_neighbour(look, name, state) for name, state in found]
 
 
 def _attempt(entry: dict[str, Any]) -> dict[str, Any]:

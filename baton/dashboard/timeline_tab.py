@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -168,12 +169,12 @@ class _Reading:
         single = [self.structure.lines[index].first for index in self.lines if index not in self.groups]
         room = (MOST_ROWS - len(self.lines)) // max(1, len(self.groups)) if self.is_tall else 0
         of_groups = groups.notable(self.nodes, self.groups, min(MOST_CHILDREN, room))
-        rows = self.nodes.filter(pk__in=[*single, *of_groups]).order_by("id").only(*_COLUMNS)
+        rows = self.nodes.filter(Q(pk__in=single) | Q(pk__in=of_groups.values("id"))).order_by("id").only(*_COLUMNS)
         found = list(rows)
         most = max(2, min(_MOST_EXECUTIONS, _MOST_MARKS // max(1, len(found))))
         lives = {node.pk: (node, life_of(node, now=self.now, most=most)) for node in found}
-        chosen = set(of_groups)
-        return lives, [node for node in found if node.pk in chosen]
+        alone = set(single)
+        return lives, [node for node in found if node.pk not in alone]
 
     def _axis(self) -> tuple[Axis, dict[int, Crowd]]:
         """The axis, and what groups did on it: counted again where a gap is folded, or all would stand in one part."""

@@ -128,17 +128,16 @@ def busy(crowds: Mapping[int, Crowd], axis: Axis) -> list[Interval]:
     return [(axis.start + part * scale, axis.start + (part + 1) * scale) for part in sorted(parts)]
 
 
-def notable(steps: QuerySet[WorkflowNode], lines: Mapping[int, Line], most: int) -> list[int]:
-    """The ids of some steps of each group: discarded first, then those that execute longest, then the slowest."""
+def notable(steps: QuerySet[WorkflowNode], lines: Mapping[int, Line], most: int) -> QuerySet[WorkflowNode]:
+    """The query of some steps of each group: discarded first, then those that execute longest, then the slowest."""
     if not most or not lines:
-        return []
+        return steps.none()
     worst = Case(When(state="discarded", then=Value(0)), When(state="executing", then=Value(1)), default=Value(2))
     # None has ended yet of those that execute: the one that began first is the slowest.
     took = Epoch(Coalesce("settled_at", Value(datetime(9999, 1, 1, tzinfo=UTC)))) - Epoch(F("started_at"))
     steps = steps.order_by().filter(started_at__isnull=False, state__in=_RAN).annotate(group=group_of(lines))
     place = Window(RowNumber(), partition_by="group", order_by=[worst.asc(), took.desc(), F("id").asc()])
-    ranked = steps.annotate(place=place).filter(group__isnull=False, place__lte=most)
-    return list(ranked.values_list("id", flat=True))
+    return steps.annotate(place=place).filter(group__isnull=False, place__lte=most)
 
 
 def place(axis: Axis, column: str) -> Case:

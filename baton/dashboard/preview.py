@@ -23,7 +23,7 @@ from baton.llm import stats
 from baton.models import StepStat, WorkflowNode, WorkflowRun
 from baton.states import RunState, StepState
 
-MOST_NAMED = 20
+MOST_NAMED = 12
 """How many steps a list names."""
 LEAST_RUNS = 5
 """Of fewer earlier runs nothing is said of how long a run takes."""

@@ -111,8 +111,8 @@ def test_lists_are_bounded(operator: Client) -> None:
 
     again, kept = asked(operator, "retry", run).context["preview"].lists
 
-    assert (len(again.rows), again.more) == (20, "and 3 more")
-    assert (len(kept.rows), kept.more) == (20, "and 2 more")
+    assert (len(again.rows), again.more) == (12, "and 11 more")
+    assert (len(kept.rows), kept.more) == (12, "and 10 more")
 
 
 def test_cost_is_of_the_steps_that_run_again_and_says_what_it_lacks(operator: Client) -> None:

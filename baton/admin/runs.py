@@ -126,6 +126,7 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
             remembered(request.session, request.GET.dict()),
             may_act=can_control,
             may_see_prompts=request.user.has_perm("baton.view_debuglog"),
+            may_see_values=request.user.has_perm("baton.view_workflownode"),
             may_see_calls=request.user.has_perm("baton.view_stepstat"),
         )
         has_failed = any(part.state in FAILED for part in page.header.bar.parts)

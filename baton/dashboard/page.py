@@ -35,6 +35,8 @@ class Look:
     """What was read of the run for its head."""
     may_act: bool = False
     may_see_prompts: bool = False
+    may_see_values: bool = False
+    """Arguments, results, whole errors and logs of steps: ``view_workflownode``."""
     may_see_calls: bool = False
 
     @property

@@ -82,7 +82,7 @@ def panel_of(look: Look, node: WorkflowNode) -> Panel:
     """Read what the panel of a step shows."""
     known = look.known
     needs, then = _beside(look, node)
-    has_logs = look.may_see_prompts and known.has_captured
+    sees, has_logs = look.may_see_values, look.may_see_prompts and known.has_captured
     logs = capture.entries(look.run, node.name)[-_MOST_CALLS:] if has_logs else []
     return Panel(
         node=node,
@@ -94,13 +94,16 @@ def panel_of(look: Look, node: WorkflowNode) -> Panel:
         needs_more=max(0, node.n_deps - _MOST_NEIGHBOURS),
         then=then,
         then_more=max(0, node.n_out - _MOST_NEIGHBOURS),
-        error=node.error or "" if node.state != "completed" else "",
+        error=node.error or "" if sees and node.state != "completed" else "",
         attempts=[_attempt(each) for each in reversed(node.attempts)],
         calls=_calls(look, node) if look.may_see_calls and known.called else [],
         debug_logs=[_debug_log(each) for each in logs],
-        logs=[{**line, "at": parse_datetime(line.get("at") or "")} for line in (node.logs if node.attempt else ())],
-        args=_value(json.dumps(node.args, indent=2, ensure_ascii=False)) if node.args else None,
-        result=_stored(node.result_json) if node.has_result else None,
+        logs=[
+            {**line, "at": parse_datetime(line.get("at") or "")}
+            for line in (node.logs if sees and node.attempt else ())
+        ],
+        args=_value(json.dumps(node.args, indent=2, ensure_ascii=False)) if sees and node.args else None,
+        result=_stored(node.result_json) if sees and node.has_result else None,
         opens={"discarded": "error", "retryable": "error", "completed": "result"}.get(str(node.state), "attempts"),
         close=look.without_panel,
         page=reverse("admin:baton_workflownode_change", args=[node.pk]),

@@ -36,6 +36,7 @@ def baton_run(context: template.Context, run: WorkflowRun, *, changes: str = "",
         run,
         remembered(request.session, request.GET.dict()),
         may_see_prompts=user.has_perm("baton.view_debuglog"),
+        may_see_values=user.has_perm("baton.view_workflownode"),
         may_see_calls=user.has_perm("baton.view_stepstat"),
     )
     return {

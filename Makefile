@@ -7,7 +7,7 @@ ARGS ?=
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help env test test-local-model lint format types docs coverage tox faults bench bench-sweep bench-calls bench-stats demo wheel constraints clean
+.PHONY: help env test test-local-model lint format types docs coverage tox faults bench bench-sweep bench-calls bench-stats demo screenshots wheel constraints clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -66,6 +66,9 @@ bench-stats: env ## Measure totals over a million calls of language models
 demo: ## Run a real workflow with real workers (ARGS=--exit stops when it is done)
 	@scripts/bootstrap demo
 	@exec $(BIN)/python -m scripts.demo $(ARGS)
+
+screenshots: env ## Make the documentation's pictures of the dashboard (ARGS=folder puts them elsewhere; needs Chromium)
+	@exec $(BIN)/python -m scripts.screenshots $(ARGS)
 
 wheel: env ## Build the wheel into dist/
 	@$(BIN)/python -m hatchling build -t wheel

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import IO, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
+POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +37,32 @@ def run_together(programs: Sequence[Program]) -> list[int]:
 
     The first one prints at once; what the others print follows when it has ended.
     """
+    return [statuses[0] for statuses in run_lanes([[program] for program in programs])]
+
+
+def run_lanes(lanes: Sequence[Sequence[Program]]) -> list[list[int]]:
+    """Run lanes of programs at the same time, the programs of a lane one after the other; return the exit statuses.
+
+    The first lane prints at once; what the others print follows, lane by lane, when those before have ended.
+    """
     started = time.monotonic()
+    statuses: list[list[int]] = [[] for _ in lanes]
     with contextlib.ExitStack() as stack:
-        outputs = [None, *(stack.enter_context(tempfile.TemporaryFile()) for _ in programs[1:])]
-        processes = [
-            stack.enter_context(_ending(program, output)) for program, output in zip(programs, outputs, strict=True)
-        ]
-        statuses = []
-        for process, output in zip(processes, outputs, strict=True):
-            statuses.append(process.wait())
-            if output is not None:
-                output.seek(0)
-                shutil.copyfileobj(output, sys.stdout.buffer)
-            say(f"exit status {statuses[-1]} after {time.monotonic() - started:.0f} s")
+        outputs = [None, *(stack.enter_context(tempfile.TemporaryFile()) for _ in lanes[1:])]
+        running = [stack.enter_context(_ending(lane[0], outputs[at])) for at, lane in enumerate(lanes)]
+        printed = 0
+        while printed < len(lanes):
+            for at, lane in enumerate(lanes):
+                if len(statuses[at]) == len(lane) or (status := running[at].poll()) is None:
+                    continue
+                statuses[at].append(status)
+                _tell(f"exit status {status} after {time.monotonic() - started:.0f} s", outputs[at])
+                if len(statuses[at]) < len(lane):
+                    running[at] = stack.enter_context(_ending(lane[len(statuses[at])], outputs[at]))
+            while printed < len(lanes) and len(statuses[printed]) == len(lanes[printed]):
+                _print(outputs[printed])
+                printed += 1
+            time.sleep(POLL_SECONDS)
     return statuses
 
 
@@ -60,6 +74,23 @@ def leave(signum: int, frame: FrameType | None) -> NoReturn:
 def say(text: str) -> None:
     """Print a line of our own, apart from what programs print."""
     print(f"==> {text}", flush=True)
+
+
+def _tell(text: str, output: IO[bytes] | None) -> None:
+    """Print a line of our own below what a lane prints."""
+    if output is None:
+        say(text)
+    else:
+        output.seek(0, os.SEEK_END)
+        output.write(f"==> {text}\n".encode())
+        output.flush()
+
+
+def _print(output: IO[bytes] | None) -> None:
+    if output is not None:
+        output.seek(0)
+        shutil.copyfileobj(output, sys.stdout.buffer)
+        sys.stdout.flush()
 
 
 @contextlib.contextmanager

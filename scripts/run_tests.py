@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Self
 from xml.etree import ElementTree as ET
 
-from scripts.processes import Program, leave, run, run_together, say
+from scripts import chromium
+from scripts.processes import Program, leave, run, run_lanes, say
 from scripts.services import DATABASE_URL, REDIS_URL, ServiceError, postgres, valkey
 
 AT_HAND = "--suites-at-hand"
@@ -26,6 +27,8 @@ AT_HAND = "--suites-at-hand"
 CHECKS = ("lint", "types", "docs")
 
 NO_TESTS_COLLECTED = 5
+
+BROWSER = "tests/browser"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +42,31 @@ class Suite:
     """Which tests belong to it, as pytest's `-m` has it."""
     servers: tuple[str, ...] = ()
     """The variables that name what it runs on."""
+    folder: str = "tests"
+    """Where its tests are."""
 
 
-# What stands together runs at the same time: most tests wait more than they work.
+# The lanes of a round run at the same time, for most tests wait more than they work; in a lane one suite follows the
+# other, and browsers follow the shortest.
 ROUNDS = (
     (
-        Suite("SQLite", "sqlite", "orm", "not quiet"),
-        Suite("PostgreSQL", "postgres", "orm", "not quiet and not once", (DATABASE_URL,)),
-        Suite("PostgreSQL, Redis broker", "postgres", "redis", "broker", (DATABASE_URL, REDIS_URL)),
+        (Suite("SQLite", "sqlite", "orm", "not quiet and not browser"),),
+        (Suite("PostgreSQL", "postgres", "orm", "not quiet and not once and not browser", (DATABASE_URL,)),),
+        (
+            Suite("PostgreSQL, Redis broker", "postgres", "redis", "broker and not browser", (DATABASE_URL, REDIS_URL)),
+            Suite("Chromium", "sqlite", "orm", "browser", folder=BROWSER),
+            Suite(
+                "Chromium, PostgreSQL, Redis",
+                "postgres",
+                "redis",
+                "browser and broker",
+                (DATABASE_URL, REDIS_URL),
+                BROWSER,
+            ),
+        ),
     ),
-    (Suite("SQLite, what measures time", "sqlite", "orm", "quiet"),),
-    (Suite("PostgreSQL, what measures time", "postgres", "orm", "quiet", (DATABASE_URL,)),),
+    ((Suite("SQLite, what measures time", "sqlite", "orm", "quiet"),),),
+    ((Suite("PostgreSQL, what measures time", "postgres", "orm", "quiet", (DATABASE_URL,)),),),
 )
 
 
@@ -90,6 +107,8 @@ def main(arguments: Sequence[str]) -> int:
     # A narrowed run is for a quick answer.
     if not arguments:
         failed += [check for check in CHECKS if not run_check(check)]
+        if chromium.found() is None:
+            say(f"Left out: the browser tests. {chromium.REMEDY}")
     say(f"Failed: {', '.join(failed)}" if failed else "All is well")
     print(tally, flush=True)
     if closing_line := os.environ.get("BATON_CLOSING_LINE"):
@@ -114,32 +133,40 @@ def run_all_suites(arguments: Sequence[str]) -> tuple[Tally, list[str]]:
 def run_suites_at_hand(arguments: Sequence[str]) -> tuple[Tally, list[str]]:
     """Run the suites whose servers the environment names; return the counts and what failed."""
     tally, failed = Tally(), []
-    for together in ROUNDS:
-        at_hand = [suite for suite in together if all(os.environ.get(variable) for variable in suite.servers)]
-        if not at_hand:
-            continue
-        for suite, (of_suite, succeeded) in zip(at_hand, run_suites(at_hand, arguments), strict=True):
+    for lanes in ROUNDS:
+        at_hand = [
+            [suite for suite in lane if all(os.environ.get(variable) for variable in suite.servers)] for lane in lanes
+        ]
+        for suite, of_suite, succeeded in run_suites([lane for lane in at_hand if lane], arguments):
             tally += of_suite
             if not succeeded:
                 failed.append(suite.title)
     return tally, failed
 
 
-def run_suites(suites: Sequence[Suite], arguments: Sequence[str]) -> list[tuple[Tally, bool]]:
-    """Run some suites at the same time; return the counts of each and whether it succeeded."""
-    say(" and ".join(suite.title for suite in suites))
+def run_suites(lanes: Sequence[Sequence[Suite]], arguments: Sequence[str]) -> list[tuple[Suite, Tally, bool]]:
+    """Run lanes of suites at the same time; return the counts of each and whether it succeeded."""
+    if not lanes:
+        return []
+    suites = [suite for lane in lanes for suite in lane]
+    say(" and ".join(", then ".join(suite.title for suite in lane) for lane in lanes))
     with tempfile.TemporaryDirectory(prefix="baton-report-") as folder:
-        reports = [Path(folder) / f"{number}.xml" for number in range(len(suites))]
-        programs = [
-            Program(
-                [sys.executable, "-m", "pytest", f"--junitxml={report}", "-m", suite.marks, *arguments],
-                {"BATON_TEST_DB": suite.database, "BATON_TEST_BROKER": suite.broker},
-            )
-            for suite, report in zip(suites, reports, strict=True)
-        ]
-        statuses = run_together(programs)
-        tallies = [Tally.read(report) for report in reports]
-    return [judge(tally, status, narrowed=bool(arguments)) for tally, status in zip(tallies, statuses, strict=True)]
+        reports = {suite: Path(folder) / f"{number}.xml" for number, suite in enumerate(suites)}
+        programs = [[_program(suite, reports[suite], arguments) for suite in lane] for lane in lanes]
+        statuses = [status for of_lane in run_lanes(programs) for status in of_lane]
+        tallies = [Tally.read(reports[suite]) for suite in suites]
+    return [
+        (suite, *judge(tally, status, narrowed=bool(arguments)))
+        for suite, tally, status in zip(suites, tallies, statuses, strict=True)
+    ]
+
+
+def _program(suite: Suite, report: Path, arguments: Sequence[str]) -> Program:
+    command = [sys.executable, "-m", "pytest", f"--junitxml={report}", "-m", suite.marks]
+    command += arguments or [suite.folder]
+    if suite.folder == BROWSER:
+        command = [sys.executable, "-m", "scripts.chromium", *command]
+    return Program(command, {"BATON_TEST_DB": suite.database, "BATON_TEST_BROKER": suite.broker})
 
 
 def judge(tally: Tally, status: int, *, narrowed: bool) -> tuple[Tally, bool]:

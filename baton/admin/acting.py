@@ -18,6 +18,7 @@ from django.utils.translation import ngettext
 
 from baton.admin import display
 from baton.conf import get_settings
+from baton.dashboard.preview import cancel_of, rerun_of
 from baton.engine.retry import RetryPlan
 from baton.exceptions import BatonError
 from baton.explain.cancels import reason_of
@@ -102,7 +103,15 @@ def cancel(model_admin: Any, request: HttpRequest, runs: QuerySet[WorkflowRun]) 
     total = sum(each.steps for each in running)
     title = ngettext("Cancel {count} run", "Cancel {count} runs", len(running)).format(count=number(len(running)))
     button = ngettext("Cancel {count} step", "Cancel {count} steps", total).format(count=number(total))
-    context = {"title": title, "button": button, "action": "cancel_runs", "effects": running, "refused": refused}
+    context: dict[str, Any] = {
+        "title": title,
+        "button": button,
+        "action": "cancel_runs",
+        "effects": running,
+        "refused": refused,
+    }
+    if len(running) == 1:
+        context["preview"] = cancel_of(running[0].run)
     return _ask(model_admin, request, context, asks_reason=True)
 
 
@@ -132,8 +141,8 @@ def retry(model_admin: Any, request: HttpRequest, runs: QuerySet[WorkflowRun]) -
         return None
     total = sum(len(each.plan.reruns) for each in planned)
     title = ngettext("Retry {count} run", "Retry {count} runs", len(planned)).format(count=number(len(planned)))
-    button = ngettext("Run {count} step again", "Run {count} steps again", total).format(count=number(total))
-    context = {
+    button = ngettext("Re-run {count} step", "Re-run {count} steps", total).format(count=number(total))
+    context: dict[str, Any] = {
         "title": title,
         "button": button,
         "action": "retry_runs",
@@ -141,6 +150,11 @@ def retry(model_admin: Any, request: HttpRequest, runs: QuerySet[WorkflowRun]) -
         "refused": refused,
         "has_answers": _have_answers([each.run for each in planned]),
     }
+    if len(planned) == 1:
+        only, has_answers = planned[0], bool(context["has_answers"])
+        context["preview"] = rerun_of(
+            only.run, only.plan, sentence=only.effect, from_step=from_step, has_answers=has_answers
+        )
     return _ask(model_admin, request, context, asks_reason=False)
 
 
@@ -155,6 +169,8 @@ def _chosen(model_admin: Any, request: HttpRequest, runs: QuerySet[WorkflowRun])
 
 def _ask(model_admin: Any, request: HttpRequest, context: dict[str, Any], *, asks_reason: bool) -> HttpResponse:
     is_of_list = request.method == "POST"
+    if preview := context.get("preview"):
+        context |= {"title": preview.title, "button": preview.button, "keep": preview.keep}
     back = display.list_of(WorkflowRun) if is_of_list else display.page_of(WorkflowRun, context["effects"][0].run.pk)
     whole = {
         **model_admin.admin_site.each_context(request),

@@ -8,7 +8,6 @@ from typing import Any, Literal
 from uuid import UUID
 
 from django.contrib import messages
-from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -22,8 +21,8 @@ from baton.engine.accounts import Balance
 from baton.engine.questions import open_questions, resolve
 from baton.exceptions import NothingToResolveError, StepNotFoundError
 from baton.explain.words import listed, number
-from baton.models import Hold, LedgerEntry, WorkflowNode, WorkflowRun
-from baton.states import HoldKind, Resolution
+from baton.models import LedgerEntry, WorkflowNode, WorkflowRun
+from baton.states import Resolution
 
 _DIGITS_OF_AN_ID = 19
 
@@ -87,16 +86,6 @@ def decide(model_admin: Any, request: HttpRequest, run_id: UUID) -> HttpResponse
         "back": back,
     }
     return _page(model_admin, request, run, "decide.html", context)
-
-
-def step_that_asks(run_id: str) -> str:
-    """The step of a run that has waited longest for a person's word; empty where none does."""
-    try:
-        key = UUID(unquote(run_id))
-    except ValueError:
-        return ""
-    asked = Hold.objects.using(get_settings().database).filter(run=key, kind=HoldKind.QUESTION)
-    return asked.order_by("since", "node_id").values_list("node__name", flat=True).first() or ""
 
 
 def has_questions(node_id: str) -> bool:

@@ -17,6 +17,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
+from baton.dashboard.shown import Bar
 from baton.explain.words import clock, number
 from baton.states import RunState, StepState
 
@@ -41,12 +42,14 @@ def state(value: str, label: Any) -> SafeString:
     )
 
 
-def progress_bar(states: Mapping[str, int]) -> SafeString:
-    """A bar of states, and how many of the steps completed."""
+def progress_bar(states: Mapping[str, int], *, below: SafeString | None = None) -> SafeString:
+    """A bar of states, and below it, where nothing else is given, how many completed and the two worst counts."""
     total = sum(states.values())
     if not total:
-        return format_html("{}", NOTHING)
+        return below or format_html("{}", NOTHING)
     done = _("{done} of {total}").format(done=number(states.get("completed", 0)), total=number(total))
+    if worst := Bar.of(states).rest:
+        done = f"{done} · {worst.replace(', ', ' · ')}"
     words = ", ".join(f"{number(states[name])} {StepState(name).label}" for name in _ORDER if states.get(name))
     parts = format_html_join("", '<rect class="b-{}" x="{}%" width="{}%" height="8"></rect>', _parts(states, total))
     return format_html(
@@ -54,7 +57,7 @@ def progress_bar(states: Mapping[str, int]) -> SafeString:
         "{}</svg>{}</span>",
         words,
         parts,
-        done,
+        below or done,
     )
 
 

@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
 
 from django.contrib import admin
+from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count, F, QuerySet, Window
-from django.db.models.functions import RowNumber
+from django.db.models import Count, ExpressionWrapper, F, Q, QuerySet, Sum, Window
+from django.db.models.functions import Length, RowNumber
 from django.http import HttpRequest, HttpResponse
-from django.urls import URLPattern, path
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from baton import money
 from baton.admin import acting, deciding, display
 from baton.admin.base import ReadOnlyAdmin
 from baton.admin.filters import NameFilter
 from baton.admin.money import money_of
+from baton.conf import get_settings
+from baton.dashboard import changes
+from baton.dashboard.graph_tab import remembered
+from baton.dashboard.known import step_that_asks, with_known
+from baton.dashboard.now import now_page
+from baton.dashboard.page import run_page
+from baton.dashboard.strip import strip_of
 from baton.explain.cancels import BY_DEPENDENCY
 from baton.explain.words import between, first_line, number
-from baton.models import Completion, StepStat, WorkflowNode, WorkflowRun
+from baton.models import Completion, Hold, StepStat, WorkflowNode, WorkflowRun
+from baton.models.fields import MoneyField
 from baton.states import FAILED, RunState, StepState
+
+_LARGEST_META = 4000
 
 
 @admin.register(WorkflowRun)
 class WorkflowRunAdmin(ReadOnlyAdmin):
     """Runs."""
 
-    list_display = ("name_shown", "state_shown", "progress_shown", "inserted", "took", "trouble")
+    list_display = ("name_shown", "state_shown", "progress_shown", "inserted", "took", "cost")
     list_filter = ("state", NameFilter, "inserted_at")
     list_defer = ("meta",)
     search_fields = ("name", "key")
@@ -48,7 +65,6 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
         (_("Options"), {"fields": ("ignore_discarded", "ignore_cancelled", "debug", "trace")}),
     )
 
-    inserted = staticmethod(display.time(WorkflowRun, "inserted_at"))
     finished = staticmethod(display.time(WorkflowRun, "finished_at"))
 
     def has_control_permission(self, request: HttpRequest) -> bool:
@@ -59,6 +75,8 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
         """The pages of a run, and those that ask before they act."""
         site = self.admin_site
         return [
+            path("now/", site.admin_view(self.now_view), name="baton_workflowrun_now"),
+            path("<uuid:run_id>/changes/", site.admin_view(self.changes_view), name="baton_workflowrun_changes"),
             path("<uuid:run_id>/cancel/", site.admin_view(self.cancel_view), name="baton_workflowrun_cancel"),
             path("<uuid:run_id>/budget/", site.admin_view(self.budget_view), name="baton_workflowrun_budget"),
             path("<uuid:run_id>/decide/", site.admin_view(self.decide_view), name="baton_workflowrun_decide"),
@@ -80,15 +98,80 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
     ) -> HttpResponse:
         """A run's page."""
         can_control = self.has_control_permission(request)
-        asks = deciding.step_that_asks(object_id) if can_control else ""
-        extra = {"can_control": can_control, "step_that_asks": asks, **(extra_context or {})}
-        return super().change_view(request, object_id, form_url, extra)
+        run = self.get_object(request, unquote(object_id))
+        extra: dict[str, Any] = {"can_control": can_control, "can_retry": can_control}
+        if run is not None and self.has_view_permission(request, run):
+            extra["step_that_asks"] = step_that_asks(run) if can_control else ""
+            if not request.GET.get("everything"):
+                extra |= self._dashboard(request, run, can_control=can_control)
+        return super().change_view(request, object_id, form_url, extra | (extra_context or {}))
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> WorkflowRun | None:
+        """A run, with what its page shows beside it; Django's own view asks for it a second time."""
+        kept: dict[Any, WorkflowRun | None] = vars(request).setdefault("_baton_runs", {})
+        if from_field is not None:
+            return super().get_object(request, object_id, from_field)
+        if object_id not in kept:
+            try:
+                key = UUID(object_id)
+            except ValueError:
+                kept[object_id] = None
+            else:
+                kept[object_id] = with_known(self.get_queryset(request), key).first()
+        return kept[object_id]
+
+    def _dashboard(self, request: HttpRequest, run: WorkflowRun, *, can_control: bool) -> dict[str, Any]:
+        page = run_page(
+            run,
+            remembered(request.session, request.GET.dict()),
+            may_act=can_control,
+            may_see_prompts=request.user.has_perm("baton.view_debuglog"),
+            may_see_values=request.user.has_perm("baton.view_workflownode"),
+            may_see_calls=request.user.has_perm("baton.view_stepstat"),
+        )
+        has_failed = any(part.state in FAILED for part in page.header.bar.parts)
+        return {
+            "page": page,
+            "can_retry": can_control and has_failed,
+            "title": run.name,
+            "subtitle": None,
+            "changes_url": reverse("admin:baton_workflowrun_changes", args=[run.pk], current_app=self.admin_site.name),
+            "socket_path": changes.run_socket(run.pk),
+        }
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """The list; who may not act and tries is told so, not that nothing was chosen."""
         if request.POST.get("action") in self.actions and not self.has_control_permission(request):
             raise PermissionDenied(gettext("You need the permission “Can control runs” for this."))
+        if request.method == "GET" and self.has_view_permission(request):
+            title = self.opts.verbose_name_plural.capitalize()  # type: ignore[union-attr] # a lazy text is one
+            extra_context = {
+                "title": title,
+                "strip": strip_of(),
+                "runs_socket": changes.runs_socket(),
+                **(extra_context or {}),
+            }
         return super().changelist_view(request, extra_context)
+
+    def now_view(self, request: HttpRequest) -> HttpResponse:
+        """What an operator must do this minute."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        context = {
+            **self.admin_site.each_context(request),
+            "title": gettext("Now"),
+            "opts": self.opts,
+            "now": now_page(),
+            "runs_socket": changes.runs_socket(),
+        }
+        context |= {"has_list_breadcrumbs": display.HAS_LIST_BREADCRUMBS, "media": self.media}
+        return TemplateResponse(request, "admin/baton/workflowrun/now.html", context)
+
+    def changes_view(self, request: HttpRequest, run_id: UUID) -> HttpResponse:
+        """What changed in a run, for pages without a socket."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        return changes.answered(request, run_id)
 
     # Acting -----------------------------------------------------------------------------------------------------------
 
@@ -121,41 +204,77 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
     # Columns ----------------------------------------------------------------------------------------------------------
 
     def complete_page(self, rows: Sequence[WorkflowRun]) -> None:
-        """Read how far the runs of a page are, and what went wrong in them, in three queries."""
+        """Read how far the runs of a page are, what went wrong in them, what they cost and who waits: six queries."""
         states = states_of([run for run in rows if not run.is_settled])
         states |= endings_of([run for run in rows if run.is_settled])
         failures = first_failures([run for run in rows if run.state == RunState.FAILED])
+        costs, people, holds = costs_of(rows), people_of(rows), holds_of([run for run in rows if not run.is_settled])
         for run in rows:
+            vars(run)["admin_cost"] = costs.get(run.pk, (None, 0))
+            vars(run)["admin_by"] = people.get(run.pk, "")
+            vars(run)["admin_hold"] = holds.get(run.pk, "")
             vars(run)["admin_states"] = states.get(run.pk, {})
             vars(run)["admin_failure"] = failures.get(run.pk, "")
 
     @admin.display(description=_("run"), ordering="name")
     def name_shown(self, run: WorkflowRun) -> Any:
-        """The name, and below it the key and the beginning of the id."""
+        """The name, and below it the key and the beginning of the id; on a phone the state."""
         below = f"{run.key} · {str(run.pk)[:8]}" if run.key else str(run.pk)[:8]
-        return format_html('{}<span class="baton b-below">{}</span>', run.name, below)
+        narrow = format_html('<span class="baton b-narrow">{}{}</span>', _badge(run), _needs(run, _("needs you")))
+        return format_html('{}<span class="baton b-below">{}</span>{}', run.name, below, narrow)
 
     @admin.display(description=_("state"), ordering="state")
     def state_shown(self, run: WorkflowRun) -> Any:
-        """The state."""
-        return display.state(run.state, run.get_state_display())
+        """The state, and below it the way to the step that needs a person."""
+        step = vars(run).get("admin_hold", "")
+        url = f"{display.page_of(WorkflowRun, run.pk)}?{urlencode({'step': step})}"
+        return format_html("{}{}", _badge(run), _needs(run, display.link(url, _("needs you"))))
 
     @admin.display(description=_("progress"))
     def progress_shown(self, run: WorkflowRun) -> Any:
-        """How far it is."""
+        """How far it is; below, what matters most, and of a failed or cancelled run why."""
         states = vars(run).get("admin_states")
-        return display.progress_bar(run.progress["states"] if states is None else states)
+        return display.progress_bar(run.progress["states"] if states is None else states, below=self._trouble(run))
 
-    @admin.display(description=_("took"))
-    def took(self, run: WorkflowRun) -> str:
-        """How long it has run, or did."""
-        return between(run.inserted_at, run.finished_at or timezone.now())
-
-    @admin.display(description=_("what went wrong"))
-    def trouble(self, run: WorkflowRun) -> Any:
+    def _trouble(self, run: WorkflowRun) -> SafeString | None:
         """The first failure, or why it was cancelled."""
         is_cancelled = run.state == RunState.CANCELLED
-        return display.wrapped(first_line(run.cancel_reason) if is_cancelled else vars(run).get("admin_failure", ""))
+        text = first_line(run.cancel_reason) if is_cancelled else vars(run).get("admin_failure", "")
+        tone = "" if is_cancelled else " b-discarded"
+        return format_html('<span class="baton b-trouble{}">{}</span>', tone, text) if text else None
+
+    @admin.display(description=_("started"), ordering="inserted_at")
+    def inserted(self, run: WorkflowRun) -> Any:
+        """When it was inserted, and below it by whom."""
+        by = vars(run).get("admin_by", "")
+        below = format_html('<span class="baton b-below">{}</span>', by) if by else ""
+        return format_html("{}{}", display.moment(run.inserted_at), below)
+
+    @admin.display(description=_("took"))
+    def took(self, run: WorkflowRun) -> Any:
+        """How long it has run, or did."""
+        words = between(run.inserted_at, run.finished_at or timezone.now())
+        since = "" if run.is_settled else run.inserted_at.isoformat()
+        return format_html('<span class="baton b-time" data-since="{}">{}</span>', since, words) if since else words
+
+    @admin.display(description=_("cost"))
+    def cost(self, run: WorkflowRun) -> Any:
+        """What its calls cost; below, its budget and how many calls have no price."""
+        spent, unpriced = vars(run).get("admin_cost", (None, 0))
+        currency = get_settings().currency
+        if spent is None and not unpriced and run.budget is None:
+            return format_html('<span class="baton b-cost">{}</span>', display.NOTHING)
+        shown = display.NOTHING if spent is None and not unpriced else money.amount(spent, currency)
+        parts = [format_html("{}", shown)]
+        if run.budget is not None:
+            of = gettext("of {budget}").format(budget=money.amount(run.budget, currency))
+            parts.append(format_html('<span class="b-below">{}</span>', of))
+        if unpriced:
+            lacks = gettext("+ {count} unpriced").format(count=number(unpriced))
+            parts.append(format_html('<span class="b-unpriced">{}</span>', lacks))
+        return format_html(
+            '<span class="baton b-cost">{}</span>', format_html_join("", "{}", ((each,) for each in parts))
+        )
 
     @admin.display(description=_("steps"))
     def steps_by_state(self, run: WorkflowRun) -> Any:
@@ -195,6 +314,20 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
             for each in run.completions.order_by("round").defer("failed_steps")
         ]
         return display.joined(rows) or display.NOTHING
+
+
+def _badge(run: WorkflowRun) -> SafeString:
+    return display.state(run.state, run.get_state_display())
+
+
+def _needs(run: WorkflowRun, words: Any) -> SafeString | str:
+    if not vars(run).get("admin_hold"):
+        return ""
+    return format_html(
+        '<span class="baton b-needs"><svg class="b-icon" aria-hidden="true"><use href="#b-person"></use></svg>'
+        "{}</span>",
+        words,
+    )
 
 
 def states_of(runs: Sequence[WorkflowRun]) -> dict[Any, dict[str, int]]:
@@ -238,6 +371,41 @@ def first_failures(runs: Sequence[WorkflowRun]) -> dict[Any, str]:
     return {
         run_id: f"{name}: {first_line(error)}" for run_id, name, error in failed.values_list("run_id", "name", "error")
     }
+
+
+def costs_of(runs: Sequence[WorkflowRun]) -> dict[Any, tuple[Decimal | None, int]]:
+    """What the calls of each run cost, None where none has a price, and how many have none."""
+    if not runs:
+        return {}
+    priced = Q(cost__isnull=False, currency=get_settings().currency)
+    paid = ExpressionWrapper(F("cost") * F("count"), output_field=MoneyField())
+    calls = StepStat.objects.using(_alias(runs)).filter(run__in=[run.pk for run in runs], from_ledger=False)
+    rows = (
+        calls.order_by()
+        .values_list("run_id")
+        .annotate(spent=Sum(paid, filter=priced), lacks=Sum("count", filter=~priced))
+    )
+    return {run_id: (spent, unpriced or 0) for run_id, spent, unpriced in rows}
+
+
+def people_of(runs: Sequence[WorkflowRun]) -> dict[Any, str]:
+    """Who inserted each run, where the caller said so in a ``meta`` that is not large."""
+    if not runs:
+        return {}
+    rows = WorkflowRun.objects.using(_alias(runs)).filter(pk__in=[run.pk for run in runs]).order_by()
+    small: Iterable[tuple[Any, Any]] = (
+        rows.alias(size=Length("meta")).filter(size__lt=_LARGEST_META).values_list("pk", "meta")
+    )
+    found = {pk: meta.get("by") for pk, meta in small if isinstance(meta, dict)}
+    return {pk: by for pk, by in found.items() if isinstance(by, str)}
+
+
+def holds_of(runs: Sequence[WorkflowRun]) -> dict[Any, str]:
+    """The step of each run that has waited for a person or for money longest."""
+    if not runs:
+        return {}
+    rows = Hold.objects.using(_alias(runs)).filter(run__in=[run.pk for run in runs]).order_by("-since")
+    return dict(rows.values_list("run_id", "node__name"))
 
 
 def _alias(runs: Sequence[WorkflowRun]) -> str | None:

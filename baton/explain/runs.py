@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
+from typing import Any
 
 from django.db.models import Count, Exists, Min, OuterRef, Q
 from django.utils.translation import gettext as _
@@ -88,17 +89,27 @@ class _Look:
         return clock(moment, now=self.now)
 
 
-def explain_run(run: WorkflowRun) -> str:
+def counting(now: datetime) -> dict[str, Any]:
+    """What a headline counts of the steps in each state and queue, for who counts other things with it."""
+    recent = Q(settled_at__gt=now - timedelta(seconds=_RATE_SECONDS))
+    return {"n": Count("id"), "n_recent": Count("id", filter=recent), "since": Min("queued_at")}
+
+
+def explain_run(
+    run: WorkflowRun, *, now: datetime | None = None, counted: Sequence[tuple[Any, ...]] | None = None
+) -> str:
     """Say in a line what is going on in a run, or how it ended.
 
     Args:
         run: The run, as it was read.
+        now: The database's time, where it was read already.
+        counted: State, queue, and what :func:`counting` counts then, where that was read already, too.
 
     Returns:
         Some sentences of plain text, in the active language; times are in the current time zone. The number of queries
         does not depend on the size of the run.
     """
-    look = _look_at(run)
+    look = _look_at(run, now, counted)
     if not look.total:
         return _("This run has no steps.")
     match run.state:
@@ -111,12 +122,13 @@ def explain_run(run: WorkflowRun) -> str:
     return next(filter(None, (tell(look) for tell in _FIRST_THAT_FITS)), "")
 
 
-def _look_at(run: WorkflowRun) -> _Look:
+def _look_at(run: WorkflowRun, now: datetime | None, counted: Sequence[tuple[Any, ...]] | None) -> _Look:
     using = run._state.db or get_settings().database  # noqa: SLF001 - its own alias
-    now, _found = read_beside(WorkflowRun.objects.using(using).filter(pk=run.pk).order_by())
-    rows = WorkflowNode.objects.using(using).of_workflow(run.pk).order_by().values_list("state", "queue")
-    recent = Q(settled_at__gt=now - timedelta(seconds=_RATE_SECONDS))
-    counted = list(rows.annotate(n=Count("id"), n_recent=Count("id", filter=recent), since=Min("queued_at")))
+    if now is None:
+        now, _found = read_beside(WorkflowRun.objects.using(using).filter(pk=run.pk).order_by())
+    if counted is None:
+        rows = WorkflowNode.objects.using(using).of_workflow(run.pk).order_by().values_list("state", "queue")
+        counted = list(rows.annotate(**counting(now)))
     states: Counter[str] = Counter()
     for state, _queue, count, *_rest in counted:
         states[state] += count

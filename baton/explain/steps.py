@@ -16,7 +16,7 @@ from baton.explain.executions import failed_alike, failed_attempt, history, last
 from baton.explain.facts import UNSERVED_SECONDS, Service, Wait, heartbeat_at, look_for_sweep, read_beside, who_serves
 from baton.explain.holds import why_held
 from baton.explain.words import between, clock, closed, duration, first_line, listed, number, paragraph
-from baton.models import Hold, WorkflowEdge, WorkflowNode
+from baton.models import Hold, WorkflowEdge, WorkflowNode, WorkflowRun
 from baton.states import FAILED, SETTLED, AttemptOutcome, StepState
 
 _NAMED_DEPENDENCIES = 5
@@ -54,25 +54,30 @@ class _Look:
         return look_for_sweep(using=self.using, now=self.now).does_that()
 
 
-def explain_step(node: WorkflowNode) -> str:
+def explain_step(node: WorkflowNode, *, now: datetime | None = None, run: WorkflowRun | None = None) -> str:
     """Say why a step waits, runs, or ended as it did.
 
     Args:
         node: The step, as it was read.
+        now: The database's time, where it was read already.
+        run: The step's run, where it was read then, too.
 
     Returns:
         Some sentences of plain text, in the active language; times are in the current time zone. The number of queries
         does not depend on the size of the run.
     """
     tell = _TELLS.get(node.state)
-    return "" if tell is None else tell(_look_at(node))
+    return "" if tell is None else tell(_look_at(node, now, run))
 
 
-def _look_at(node: WorkflowNode) -> _Look:
+def _look_at(node: WorkflowNode, now: datetime | None, run: WorkflowRun | None) -> _Look:
     using = node._state.db or get_settings().database  # noqa: SLF001 - its own alias
-    rows = WorkflowNode.objects.using(using).filter(pk=node.pk)
-    now, found = read_beside(rows, "run__cancelled_at", "run__cancel_reason")
-    cancelled_at, reason = found or (None, "")
+    if now is None or run is None:
+        rows = WorkflowNode.objects.using(using).filter(pk=node.pk)
+        now, found = read_beside(rows, "run__cancelled_at", "run__cancel_reason")
+        cancelled_at, reason = found or (None, "")
+    else:
+        cancelled_at, reason = run.cancelled_at, run.cancel_reason
     return _Look(node=node, using=using, now=now, cancelled_at=cancelled_at, cancel_reason=reason or "")
 
 

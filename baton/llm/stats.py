@@ -44,8 +44,17 @@ def workflow_totals(workflow_id: WorkflowRun | UUID | str) -> dict[str, Any]:
         ValueError: The text is no id.
     """
     run_id = _id_of(workflow_id)
-    parts = _stats().filter(run_id=run_id).values(*_PARTS).annotate(**_sums())
-    return _totals(parts, _unknown().filter(run_id=run_id).count())
+    return totals_beside(run_id, unknown_calls().filter(run_id=run_id).count())
+
+
+def totals_beside(run_id: UUID, ambiguous: int) -> dict[str, Any]:
+    """The same in one query, for who has counted the calls of unknown outcome."""
+    return _totals(_stats().filter(run_id=run_id).values(*_PARTS).annotate(**_sums()), ambiguous)
+
+
+def no_totals(ambiguous: int) -> dict[str, Any]:
+    """The same in no query, for a run without any other calls."""
+    return _totals((), ambiguous)
 
 
 def cost_by_model(
@@ -72,6 +81,11 @@ def cost_by_step(
 ) -> list[dict[str, Any]]:
     """The same for each step, in all workflows: ``step`` is the registered name, as in events."""
     return _grouped("step", start, end, run)
+
+
+def cost_in_run(column: str, run_id: UUID, *, has_unknown: bool) -> list[dict[str, Any]]:
+    """The same for one run by ``model`` or ``step``, in one query where it has no calls of unknown outcome."""
+    return _grouped(column, None, None, run_id, has_unknown=has_unknown)
 
 
 def cost_by_workflow(start: datetime | None = None, end: datetime | None = None) -> list[dict[str, Any]]:
@@ -123,7 +137,7 @@ def unknown_outcomes(workflow_id: WorkflowRun | UUID | str, *, node_id: int | No
     Raises:
         ValueError: The text is no id.
     """
-    entries = _unknown().filter(run_id=_id_of(workflow_id))
+    entries = unknown_calls().filter(run_id=_id_of(workflow_id))
     if node_id is not None:
         entries = entries.filter(node_id=node_id)
     names = {"step_name": F("node__name"), "step": F("node__step")}
@@ -135,7 +149,7 @@ def _stats() -> QuerySet[StepStat]:
     return StepStat.objects.using(get_settings().database).order_by()
 
 
-def _unknown() -> QuerySet[LedgerEntry]:
+def unknown_calls() -> QuerySet[LedgerEntry]:
     """Calls of unknown outcome: those that are marked, and those whose execution is over and that nobody marked yet.
 
     In the words of the indexes baton_entry_ambiguous and baton_entry_calling.
@@ -146,9 +160,14 @@ def _unknown() -> QuerySet[LedgerEntry]:
 
 
 def _grouped(
-    column: str, start: datetime | None, end: datetime | None, run: WorkflowRun | UUID | str | None
+    column: str,
+    start: datetime | None,
+    end: datetime | None,
+    run: WorkflowRun | UUID | str | None,
+    *,
+    has_unknown: bool = True,
 ) -> list[dict[str, Any]]:
-    stats, entries = _stats(), _unknown()
+    stats, entries = _stats(), unknown_calls()
     for name, bound, is_before in (("start", start, False), ("end", end, True)):
         if bound is not None:
             _check_aware(name, bound)
@@ -160,7 +179,8 @@ def _grouped(
     sums = defaultdict[str, list[dict[str, Any]]](list)
     for part in stats.values(column, *_PARTS).annotate(**_sums()):
         sums[part[column]].append(part)
-    unknown = dict(entries.values_list(_COLUMN_OF_ENTRIES[column]).annotate(Count("id")))
+    counted = entries.values_list(_COLUMN_OF_ENTRIES[column]).annotate(Count("id"))
+    unknown = dict(counted) if has_unknown else {}
     rows = [
         {column: name, **_totals(sums.get(name, ()), unknown.get(name, 0))} for name in sums.keys() | unknown.keys()
     ]

@@ -8,6 +8,8 @@ long the step of a worker that was killed stays with it.
 from __future__ import annotations
 
 import os
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ DEBUG = os.environ.get("EXAMPLE_DEBUG", "1") == "1"
 ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
 
 INSTALLED_APPS = [
+    # First, so that `runserver` serves websockets too. Workers do without its weight.
+    *(["daphne"] if "runserver" in sys.argv and find_spec("daphne") else []),
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -29,6 +33,7 @@ INSTALLED_APPS = [
     "django_q",
     "baton",
     "research",
+    "run_pages",
 ]
 
 MIDDLEWARE = [
@@ -42,6 +47,7 @@ MIDDLEWARE = [
 ]
 
 ROOT_URLCONF = "config.urls"
+LOGIN_URL = "login"
 ASGI_APPLICATION = "config.asgi.application"
 
 TEMPLATES = [
@@ -92,6 +98,9 @@ if REDIS_URL:
     Q_CLUSTER |= {"redis": REDIS_URL}
     # Redis cannot ring a bell later: `manage.py baton_sweep --watch --interval 1` does, beside the cluster.
     BATON: dict[str, Any] = {"SWEEP_RESIDENT": True}
+    # And it carries the events that pages of runs follow.
+    LAYER = {"hosts": [{"address": REDIS_URL, "socket_timeout": None}], "prefix": "example-events", "capacity": 1000}
+    CHANNEL_LAYERS = {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": LAYER}}
 else:
     Q_CLUSTER |= {"orm": "default", "poll": 0.05}
     # What a crash leaves behind is mended by a sweep that the cluster itself runs every minute.

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.urls import path
+from django.contrib.auth.views import LoginView
+from django.urls import include, path
 from django.views.generic import RedirectView
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/", admin.site.urls),
+    # Runs outside the admin.
+    path("runs/", include("run_pages.urls")),
+    path("login/", LoginView.as_view(template_name="run_pages/login.html"), name="login"),
 ]

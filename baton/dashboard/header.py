@@ -1,0 +1,120 @@
+"""The head of a run's page: its state, a sentence on what is going on, and four facts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from baton import money
+from baton.conf import get_settings
+from baton.dashboard.known import Known, known_of
+from baton.dashboard.shown import Bar, counted, shape
+from baton.explain.runs import explain_run
+from baton.explain.words import between, number
+from baton.models import WorkflowRun
+
+_AMBER, _RED = 80, 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meter:
+    """How much of a budget is spent."""
+
+    percent: str
+    """The width of the bar."""
+    tone: str
+    """``plain``, ``amber`` from 80 %, ``red`` from 100 %."""
+    of: str
+    """The budget, in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What the head of a run's page shows."""
+
+    state: str
+    state_label: str
+    shape: str
+    headline: str
+    by: str
+    """Who inserted it, where the caller said so in ``meta["by"]``."""
+    bar: Bar
+    bar_note: str
+    is_over: bool
+    since: datetime
+    """From when a running run's time counts."""
+    took: str
+    cost: str
+    unpriced: str
+    """Which calls have no price, in words; empty where all have."""
+    meter: Meter | None
+    has_calls: bool
+    attempts: int
+    attempts_note: str
+
+
+def header_of(run: WorkflowRun, known: Known | None = None) -> Header:
+    """Read what the head of a run's page shows, or take it from what is known of the run."""
+    known = known_of(run) if known is None else known
+    states, totals = known.states, known.totals
+    bar = Bar.of(states)
+    return Header(
+        state=str(run.state),
+        state_label=str(run.get_state_display()),
+        shape=shape(str(run.state)),
+        headline=explain_run(run, now=known.now, counted=known.counted),
+        by=_by(run.meta),
+        bar=bar,
+        bar_note=", ".join(counted(state, states[state]) for state in states if state != "completed"),
+        is_over=run.is_settled,
+        since=run.inserted_at,
+        took=between(run.inserted_at, run.finished_at or timezone.now()),
+        cost=_cost(totals),
+        unpriced=_unpriced(totals),
+        meter=_meter(run, known.spent),
+        has_calls=known.called or run.budget is not None,
+        attempts=known.attempts,
+        attempts_note=" · ".join(_attempt_notes(known.retried, totals)),
+    )
+
+
+def _by(meta: Any) -> str:
+    by = meta.get("by") if isinstance(meta, dict) else None
+    return by if isinstance(by, str) else ""
+
+
+def _cost(totals: dict[str, Any]) -> str:
+    if not totals["calls"]:
+        return "—"
+    return "—" if totals["cost"] is None else money.amount(totals["cost"], totals["currency"])
+
+
+def _unpriced(totals: dict[str, Any]) -> str:
+    if not totals["unpriced"]:
+        return ""
+    return _("+ {count} unpriced").format(count=number(totals["unpriced"]))
+
+
+def _meter(run: WorkflowRun, spent: Decimal) -> Meter | None:
+    if run.budget is None:
+        return None
+    part = Decimal(100) if not run.budget else min(Decimal(100), 100 * spent / run.budget)
+    tone = "red" if part >= _RED else "amber" if part >= _AMBER else "plain"
+    of = _("of {budget}").format(budget=money.amount(run.budget, get_settings().currency))
+    return Meter(percent=f"{part:.1f}%", tone=tone, of=of)
+
+
+def _attempt_notes(retried: int, totals: dict[str, Any]) -> list[str]:
+    notes = []
+    if retried:
+        notes.append(ngettext("{count} retried", "{count} retried", retried).format(count=number(retried)))
+    if totals["saved"]:
+        saved = money.amount(totals["saved"], totals["currency"])
+        notes.append(_("{saved} not paid again").format(saved=saved))
+    return notes

@@ -1,0 +1,331 @@
+"""The page Now: what an operator must do this minute, and where time and money go."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlencode
+
+from django.db.models import Count, ExpressionWrapper, F, Max, Min, Q, Sum
+from django.db.models.functions import TruncDate, TruncHour
+from django.urls import reverse
+from django.utils.translation import gettext as _
+
+from baton import money, q2
+from baton.conf import get_settings
+from baton.dashboard.strip import Strip, strip_of
+from baton.dashboard.timeline.axis import percent
+from baton.explain.words import between, duration, number
+from baton.models import QueueSighting, StepStat, WorkflowNode, WorkflowRun
+from baton.models.fields import MoneyField
+from baton.states import RunState, StepState
+
+DAYS = 7
+MOST_ERRORS = 12
+MOST_SLOW = 8
+NEWEST = 5_000
+"""Among how many of the newest steps the slowest are looked for."""
+_MOST_RUNS = 200
+_MOST_CLUSTERS = 24
+_HOURS = 24
+_SPARK_HEIGHT = 18
+_CHART_HEIGHT = 96
+_MODELS = 3
+_RATE_MINUTES = 5
+_CLUSTER_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Todo:
+    """Something that somebody has to do."""
+
+    what: str
+    since: str
+    waits: str
+    address: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """A bar of a chart."""
+
+    x: str
+    y: int
+    width: str
+    height: int
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Day:
+    """What was spent on a day, by model."""
+
+    label: str
+    total: str
+    middle: str
+    top: int
+    bars: list[Bar]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NowPage:
+    """What the page shows."""
+
+    strip: Strip
+    todos: list[Todo]
+    queues: list[dict[str, Any]]
+    clusters: list[dict[str, Any]]
+    sweep: str
+    errors: list[dict[str, Any]]
+    slowest: list[dict[str, Any]]
+    days: list[Day]
+    models: list[dict[str, str]]
+    unpriced: str
+
+
+def now_page(*, using: str | None = None) -> NowPage:
+    """Read what an operator must know, in the queries of the strip and six more."""
+    using = using or get_settings().database
+    strip = strip_of(using=using)
+    days, models, unpriced = _spend(using, strip.as_of)
+    return NowPage(
+        strip=strip,
+        todos=_todos(strip),
+        queues=_queues(strip, using),
+        clusters=_clusters(using, strip.as_of),
+        sweep=_sweep(strip),
+        errors=_errors(using, strip.as_of),
+        slowest=_slowest(using),
+        days=days,
+        models=models,
+        unpriced=unpriced,
+    )
+
+
+def _todos(strip: Strip) -> list[Todo]:
+    todos = [
+        Todo(
+            what=_("No worker serves queue {queue}").format(queue=queue.name),
+            since=_("for {time}.").format(time=queue.gone),
+            waits=_("{count} waiting").format(count=number(queue.waiting)),
+            address=_list("workflownode", state__exact=StepState.AVAILABLE.value, queue=queue.name),
+            command=start_of(queue.name),
+        )
+        for queue in strip.unserved
+    ]
+    if strip.sweep.is_overdue:
+        seen = strip.sweep.age
+        todos.append(
+            Todo(
+                what=_("Nobody sweeps"),
+                since=_("none was ever seen.") if seen is None else _("for {time}.").format(time=duration(seen)),
+                waits="",
+                address="",
+                command="python manage.py baton_sweep --watch --interval 1",
+            )
+        )
+    return todos
+
+
+def start_of(queue: str) -> str:
+    """The command that starts a worker for a queue."""
+    is_main = q2.broker_key(queue) == q2.broker_key(q2.DEFAULT_QUEUE)
+    return f"{'' if is_main else f'Q_CLUSTER_NAME={queue} '}python manage.py qcluster"
+
+
+def _queues(strip: Strip, using: str) -> list[dict[str, Any]]:
+    first = strip.as_of - timedelta(minutes=_RATE_MINUTES)
+    runs = WorkflowRun.objects.using(using).filter(Q(state=RunState.RUNNING) | Q(finished_at__gte=first))
+    rows = (
+        WorkflowNode.objects.using(using)
+        .filter(run_id__in=runs.order_by("-inserted_at").values("pk")[:_MOST_RUNS], settled_at__gte=first)
+        .exclude(started_at=None)
+        .order_by()
+        .values_list("queue")
+        .annotate(count=Count("id"))
+    )
+    rates = {queue: count / _RATE_MINUTES for queue, count in rows}
+    return [
+        {
+            "queue": queue,
+            "address": _list("workflownode", state__exact=StepState.AVAILABLE.value, queue=queue.name),
+            "workers": _busy(queue.busy, queue.workers),
+            "waiting": number(queue.waiting),
+            "oldest": "—" if queue.since is None else between(queue.since, strip.as_of),
+            "rate": number(round(rates.get(queue.name, 0))),
+            "clear": _clear_in(queue.waiting, rates.get(queue.name, 0.0), is_unserved=queue.is_unserved),
+        }
+        for queue in strip.queues
+    ]
+
+
+def _busy(busy: int, workers: int) -> str:
+    return _("{busy} of {workers}").format(busy=number(busy), workers=number(workers)) if workers else "—"
+
+
+def _clear_in(waiting: int, rate: float, *, is_unserved: bool) -> str:
+    if not waiting:
+        return "—"
+    if is_unserved:
+        return _("never, as it stands")
+    return _("about {time}").format(time=duration(60 * waiting / rate)) if rate else _("unknown")
+
+
+def _clusters(using: str, now: datetime) -> list[dict[str, Any]]:
+    rows = QueueSighting.objects.using(using).order_by("-seen_at").values_list("host", "queue", "seen_at")
+    return [
+        {
+            "host": host,
+            "queue": queue,
+            "icon": "completed" if (now - seen_at).total_seconds() < _CLUSTER_SECONDS else "pending",
+            "seen": _("{time} ago").format(time=between(seen_at, now)),
+        }
+        for host, queue, seen_at in rows[:_MOST_CLUSTERS]
+    ]
+
+
+def _sweep(strip: Strip) -> str:
+    if strip.sweep.age is None:
+        return _("No sweep has ever been seen.")
+    told = _("The last whole pass was {time} ago.").format(time=duration(strip.sweep.age))
+    if strip.sweep.within:
+        return told + " " + _("One is made every {time}.").format(time=strip.sweep.within)
+    return told
+
+
+def _errors(using: str, now: datetime) -> list[dict[str, Any]]:
+    """Discarded steps of a day by what they failed with, in two queries of the index baton_node_error."""
+    first = now - timedelta(hours=_HOURS)
+    failed = WorkflowNode.objects.using(using).filter(error_key__gt="", settled_at__gte=first).order_by()
+    groups = failed.values("error_key").annotate(
+        count=Count("id"), runs=Count("run_id", distinct=True), last=Max("settled_at"), function=Min("step"),
+        functions=Count("step", distinct=True),
+    )  # fmt: skip
+    shown = list(groups.order_by("-count", "error_key")[:MOST_ERRORS])
+    keys = [group["error_key"] for group in shown]
+    hours = failed.filter(error_key__in=keys).annotate(hour=TruncHour("settled_at", tzinfo=UTC))
+    found: dict[str, dict[datetime, int]] = defaultdict(dict)
+    for key, hour, count in hours.values_list("error_key", "hour").annotate(count=Count("id")) if keys else ():
+        found[key][hour] = count
+    this_hour = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    ago = [this_hour - timedelta(hours=back) for back in range(_HOURS - 1, -1, -1)]
+    return [
+        {
+            "key": group["error_key"],
+            "address": _list("workflownode", state__exact=StepState.DISCARDED.value, error_key=group["error_key"]),
+            "step": group["function"],
+            "more": group["functions"] - 1,
+            "count": number(group["count"]),
+            "runs": group["runs"],
+            "last": _("{time} ago").format(time=between(group["last"], now)),
+            "bars": _spark([found[group["error_key"]].get(hour, 0) for hour in ago]),
+        }
+        for group in shown
+    ]
+
+
+def _spark(counts: Sequence[int]) -> list[Bar]:
+    top, width = max(counts, default=0) or 1, 100 / len(counts)
+    heights = [max(1, round(_SPARK_HEIGHT * count / top)) for count in counts]
+    return [
+        Bar(x=percent(turn * width), y=_SPARK_HEIGHT - height, width=percent(width * 0.8), height=height)
+        for turn, height in enumerate(heights)
+    ]
+
+
+def _slowest(using: str) -> list[dict[str, Any]]:
+    """The slowest functions among the newest steps: those of a bounded part of the table, in the order of its key."""
+    rows = WorkflowNode.objects.using(using).order_by("-id").values_list("step", "state", "started_at", "settled_at")
+    took: dict[str, list[float]] = defaultdict(list)
+    for step, state, started_at, settled_at in rows[:NEWEST]:
+        if state == StepState.COMPLETED and started_at is not None and settled_at is not None:
+            took[step].append((settled_at - started_at).total_seconds())
+    found = []
+    for step, seconds in took.items():
+        seconds.sort()
+        found.append((_part(seconds, 0.95), _part(seconds, 0.5), step, len(seconds)))
+    found.sort(reverse=True)
+    top = found[0][0] if found else 0.0
+    return [
+        {
+            "step": step,
+            "address": _list("workflownode", q=step),
+            "count": number(count),
+            "p50": duration(half),
+            "p95": duration(most),
+            "width": percent(100 * most / top if top else 0.0),
+        }
+        for most, half, step, count in found[:MOST_SLOW]
+    ]
+
+
+def _part(ordered: Sequence[float], part: float) -> float:
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+
+
+def _spend(using: str, now: datetime) -> tuple[list[Day], list[dict[str, str]], str]:
+    """What the calls of a week cost by day of UTC and model, in one query."""
+    currency = get_settings().currency
+    today = now.astimezone(UTC).date()
+    first = datetime(today.year, today.month, today.day, tzinfo=UTC) - timedelta(days=DAYS - 1)
+    priced = Q(cost__isnull=False, currency=currency)
+    paid = ExpressionWrapper(F("cost") * F("count"), output_field=MoneyField())
+    rows = (
+        StepStat.objects.using(using)
+        .filter(at__gte=first, from_ledger=False)
+        .order_by()
+        .annotate(day=TruncDate("at", tzinfo=UTC))
+        .values_list("day", "model")
+        .annotate(spent=Sum(paid, filter=priced), lacks=Sum("count", filter=~priced))
+    )
+    by_day: dict[Any, dict[str, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
+    by_model: dict[str, Decimal] = defaultdict(Decimal)
+    unpriced = 0
+    for day, model, spent, lacks in rows:
+        by_day[day][model] += spent or Decimal(0)
+        by_model[model] += spent or Decimal(0)
+        unpriced += lacks or 0
+    dearest = sorted((model for model in by_model if by_model[model]), key=lambda model: (-by_model[model], model))
+    kinds = {model: str(place + 1) if place < _MODELS else "other" for place, model in enumerate(dearest)}
+    top = max((sum(models.values(), Decimal(0)) for models in by_day.values()), default=Decimal(0))
+    dates = [first.date() + timedelta(days=turn) for turn in range(DAYS)]
+    days = [_day(turn, date, by_day[date], kinds, top) for turn, date in enumerate(dates)]
+    told = [
+        {"kind": kinds[model], "name": model or "—", "spent": money.amount(by_model[model], currency)}
+        for model in dearest[:_MODELS]
+    ]
+    if others := sum((by_model[model] for model in dearest[_MODELS:]), Decimal(0)):
+        told.append({"kind": "other", "name": _("other models"), "spent": money.amount(others, currency)})
+    return days if top else [], told, _("+ {count} unpriced").format(count=number(unpriced)) if unpriced else ""
+
+
+def _day(turn: int, date: Any, models: dict[str, Decimal], kinds: dict[str, str], top: Decimal) -> Day:
+    width, floor = 100 / DAYS, _CHART_HEIGHT + 20
+    bars: list[Bar] = []
+    parts: dict[str, Decimal] = defaultdict(Decimal)
+    for model, spent in models.items():
+        if spent:
+            parts[kinds[model]] += spent
+    for kind in sorted(parts):
+        height = max(1, round(_CHART_HEIGHT * parts[kind] / top))
+        floor -= height
+        bars.append(
+            Bar(x=percent((turn + 0.12) * width), y=floor, width=percent(width * 0.76), height=height, kind=kind)
+        )
+    total = sum(parts.values(), Decimal(0))
+    return Day(
+        label=f"{date:%d}.{date:%m}.",
+        total=money.amount(total, "") if total else "",
+        middle=percent((turn + 0.5) * width),
+        top=floor - 5,
+        bars=bars,
+    )
+
+
+def _list(model: str, **lookups: str) -> str:
+    return reverse(f"admin:baton_{model}_changelist") + "?" + urlencode(lookups)

@@ -1,0 +1,37 @@
+"""Where the sockets are found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from channels.auth import AuthMiddlewareStack
+from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.security.websocket import AllowedHostsOriginValidator
+from django.urls import path
+
+from baton.dashboard.consumers import RunConsumer, RunsConsumer
+
+_list: Any = RunsConsumer.as_asgi()
+_run: Any = RunConsumer.as_asgi()
+
+websocket_urlpatterns = [
+    path("baton/runs/live/", _list),
+    path("baton/runs/<uuid:run_id>/live/", _run),
+]
+
+
+def application(django_asgi: Any, more: Sequence[Any] = ()) -> Any:
+    """Put the dashboard's sockets beside a project's pages: for projects that have no sockets of their own.
+
+    Sessions tell who asks, and only pages of ``ALLOWED_HOSTS`` may.
+
+    Args:
+        django_asgi: What ``get_asgi_application()`` gave.
+        more: Addresses of further sockets of the project.
+
+    Returns:
+        The ASGI application of the project.
+    """
+    sockets = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter([*more, *websocket_urlpatterns])))
+    return ProtocolTypeRouter({"http": django_asgi, "websocket": sockets})

@@ -1,0 +1,94 @@
+"""What a page shows of states, times, money and lists: plain values for the templates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from baton.explain.words import number
+from baton.states import StepState
+
+ORDER = ("completed", "executing", "retryable", "snoozed", "available", "pending", "cancelled", "discarded")
+"""In which order the parts of a bar stand."""
+WORST_FIRST = ("discarded", "retryable", "executing", "snoozed", "available", "pending", "cancelled", "completed")
+"""In which order steps are listed, and which of many states a cell shows."""
+SHAPES = {"running": "executing", "failed": "discarded"}
+"""The states of runs that have the shape and colour of a step's state."""
+_LEAST_PERCENT = 1.2
+_GAP_PERCENT = 0.3
+_NAMED = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A part of a bar."""
+
+    state: str
+    count: int
+    x: str
+    width: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """How far a run or a group of steps is."""
+
+    total: int
+    completed: int
+    parts: tuple[Part, ...]
+    label: str
+    """All counts, in words."""
+    rest: str
+    """The counts that matter most besides what completed, in words."""
+
+    @classmethod
+    def of(cls, states: Mapping[str, int]) -> Bar:
+        """A bar of counts by state."""
+        total = sum(states.values())
+        return cls(
+            total=total,
+            completed=states.get("completed", 0),
+            parts=tuple(_parts(states)),
+            label=", ".join(counted(state, states[state]) for state in ORDER if states.get(state)),
+            rest=", ".join(_worst(states)),
+        )
+
+
+def counted(state: str, count: int) -> str:
+    """A count with its state: ``3 discarded``."""
+    return f"{number(count)} {StepState(state).label}"
+
+
+def shape(state: str) -> str:
+    """The shape and colour of a step's or a run's state."""
+    return SHAPES.get(state, state)
+
+
+def steps(count: int) -> str:
+    """So many steps, in words."""
+    return ngettext("{count} step", "{count} steps", count).format(count=number(count))
+
+
+def not_known() -> str:
+    """What stands where there is nothing to show."""
+    return _("—")
+
+
+def _worst(states: Mapping[str, int]) -> list[str]:
+    others = [state for state in WORST_FIRST if state != "completed" and states.get(state)]
+    return [counted(state, states[state]) for state in others[:_NAMED]]
+
+
+def _parts(states: Mapping[str, int]) -> Iterable[Part]:
+    """Where each part begins and how wide it is, in percent; none is too narrow to be seen."""
+    total = sum(states.values())
+    present = [(state, states[state]) for state in ORDER if states.get(state)]
+    widths = [max(_LEAST_PERCENT, 100 * count / total) for _state, count in present]
+    scale, at = 100 / (sum(widths) or 1), 0.0
+    for (state, count), width in zip(present, widths, strict=True):
+        shown = max(0.4, width * scale - _GAP_PERCENT)
+        yield Part(state=state, count=count, x=f"{at:.2f}%", width=f"{shown:.2f}%")
+        at += width * scale

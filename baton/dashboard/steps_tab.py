@@ -1,0 +1,130 @@
+"""The tab of steps: every step in a table, what needs somebody first; the text equivalent of the graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import Case, F, IntegerField, Q, QuerySet, Value, When
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from baton.dashboard.shown import WORST_FIRST, counted
+from baton.explain.words import between, first_line
+from baton.models import WorkflowNode
+from baton.states import StepState
+
+if TYPE_CHECKING:
+    from baton.dashboard.page import Look
+
+PAGE = 100
+MOST = 500
+"""How many rows a page has at most, however often more were asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chip:
+    """A state that can be shown or hidden."""
+
+    state: str
+    label: str
+    is_on: bool
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepsTab:
+    """What the tab shows."""
+
+    chips: list[Chip]
+    rows: list[dict[str, Any]]
+    search: str
+    more: str
+    """The address of the page with a hundred more rows; empty where there are none."""
+    is_filtered: bool
+    clear: str
+
+
+def shown(look: Look) -> StepsTab:
+    """Read a page of steps."""
+    nodes = WorkflowNode.objects.using(look.using).of_workflow(look.run.pk)
+    counts = look.known.states
+    present = [state for state in WORST_FIRST if counts.get(state)]
+    asked = [state for state in look.params.get("states", "").split(",") if state in StepState.values]
+    usual = [state for state in present if state != "completed"] or present
+    states = asked or usual
+    search = look.params.get("q", "").replace("\0", "")
+    limit = min(MOST, max(PAGE, _whole(look.params.get("n"))))
+    found = _found(nodes.filter(state__in=states), search)
+    rows = list(found[: limit + 1])
+    return StepsTab(
+        chips=[_chip(look, state, counts[state], states, present) for state in present],
+        rows=[_row(look, node) for node in rows[:limit]],
+        search=search,
+        more=look.address(n=str(limit + PAGE)) if len(rows) > limit and limit < MOST else "",
+        is_filtered=bool(asked or search),
+        clear=look.address(states="", q="", n=""),
+    )
+
+
+def _found(nodes: QuerySet[WorkflowNode], search: str) -> QuerySet[WorkflowNode]:
+    whens = [When(state=state, then=Value(place)) for place, state in enumerate(WORST_FIRST)]
+    if search:
+        nodes = nodes.filter(Q(name__icontains=search) | Q(error__icontains=search) | Q(worker__icontains=search))
+    # The ids follow the order of the graph, in which the children of a fan-out stand in their order.
+    order = (Case(*whens, output_field=IntegerField()), F("id"))
+    return nodes.order_by(*order).defer("args", "refs", "result_json", "attempt_log")
+
+
+def _row(look: Look, node: WorkflowNode) -> dict[str, Any]:
+    queued, ran = times_of(node)
+    return {
+        "node": node,
+        "address": look.address(step=node.name),
+        "state": str(node.state),
+        "label": node.get_state_display(),
+        "now": now_of(node),
+        "queued": queued,
+        "ran": ran,
+    }
+
+
+def times_of(node: WorkflowNode) -> tuple[str, str]:
+    """How long it waited for a worker and how long it has run, in words; nothing where it has not."""
+    has_run = node.started_at is not None and node.state in ("executing", "completed", "discarded", "cancelled")
+    if not has_run:
+        return "", ""
+    queued = node.queued_at is not None and node.started_at is not None and node.started_at >= node.queued_at
+    ran = between(node.started_at, node.settled_at or timezone.now())
+    return (between(node.queued_at, node.started_at) if queued else ""), ran
+
+
+def now_of(node: WorkflowNode) -> str:
+    """In a few words why it is where it is."""
+    match str(node.state):
+        case "discarded" | "retryable" | "cancelled":
+            return first_line(node.error)
+        case "pending":
+            return _("waits for {count} of {total}").format(count=node.remaining, total=node.n_deps)
+        case "available":
+            return _("waits for a worker of {queue}").format(queue=node.queue)
+        case "executing":
+            return _("on {worker}").format(worker=node.worker)
+        case "snoozed":
+            return _("held") if node.due_at is None else _("waits for a time")
+    return ""
+
+
+def _chip(look: Look, state: str, count: int, states: list[str], present: list[str]) -> Chip:
+    is_on = state in states
+    others = [each for each in present if (each in states) != (each == state)]
+    return Chip(
+        state=state,
+        label=counted(state, count),
+        is_on=is_on,
+        address=look.address(states=",".join(others or present), n=""),
+    )
+
+
+def _whole(text: str | None) -> int:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 6 else 0

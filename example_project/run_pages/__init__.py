@@ -1,0 +1,1 @@
+"""Runs outside the admin, to copy: a page of all runs, and a live page of each."""

@@ -1,0 +1,163 @@
+"""The work of a firm that does not exist, for the pictures of the documentation.
+
+The steps only wait, and their answers are written here; who runs them, tries them again, counts their tokens and adds
+up what they cost is real.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from decimal import Decimal
+from typing import Any
+
+from baton import Discard, StepContext, Workflow, llm, step
+from baton.models import WorkflowRun
+
+SONNET, GPT, GEMINI = "claude-haiku-4-5", "gpt-5-mini", "gemini-exp"
+SOURCES = [f"[{number}] Reuters, 3 Nov: revenue of Acme up {number} %" for number in range(1, 15)]
+ANSWER = {"grades": [{"source": 1, "weight": 0.9, "claim": "Revenue up 12 %"}, {"source": 2, "weight": 0.4}]}
+
+
+class TemporaryError(ConnectionError):
+    """A service does not answer."""
+
+
+# The brief ------------------------------------------------------------------------------------------------------------
+
+
+@llm.llm_step(max_attempts=5)
+def plan(ctx: StepContext, seconds: float) -> dict[str, Any]:
+    """Ask a model what to look for."""
+    return asked(ctx, "plan", "What is to be found out about Acme?", seconds, tokens=(812, 240))
+
+
+@step(max_attempts=5, backoff=2, priority=-10)
+def search(ctx: StepContext, seconds: float, *, fails: bool = False) -> list[str]:
+    """Look for sources."""
+    time.sleep(seconds / 3)
+    if fails and ctx.attempt == 1:
+        raise TemporaryError("search.internal:443 did not answer")
+    time.sleep(2 * seconds / 3)
+    return SOURCES
+
+
+@llm.llm_step(max_attempts=5)
+def assess(ctx: StepContext, seconds: float, *, hangs: bool = False) -> dict[str, Any]:
+    """Have a model grade the sources."""
+    ctx.logger.info("14 sources, from 3 searches")
+    prompt = "You grade sources. Cite by number only. Company: Acme.\n" + "\n".join(SOURCES)
+    answer = asked(ctx, "grade", prompt, seconds, tokens=(2914, 612))
+    for number in range(1, 15):
+        ctx.progress(number if not hangs else min(number, 9), 14, "source")
+        time.sleep(120 if hangs and number == 9 else seconds / 60)
+    return answer
+
+
+@llm.llm_step(max_attempts=5)
+def synthesize(ctx: StepContext, seconds: float) -> dict[str, Any]:
+    """Have a model merge the grades."""
+    return asked(ctx, "merge", "Merge these grades.", seconds, tokens=(4100, 900))
+
+
+@step
+def publish(ctx: StepContext, seconds: float) -> dict[str, str]:
+    """Publish the brief."""
+    time.sleep(seconds)
+    return {"url": "https://briefs.acme.example/q4"}
+
+
+def brief(*, hangs: bool = False) -> WorkflowRun:
+    """Research on a company: one step after another, some side by side, by three models."""
+    searches = ["search_web", "search_papers", "search_internal"]
+    workflow = Workflow(
+        "research-brief",
+        key="brief:acme-q4",
+        meta={"by": "maria"},
+        budget=Decimal("0.50"),
+        allow_unpriced=True,
+        debug=True,
+    )
+    workflow.add("plan", plan.bind(1.5), model=SONNET)
+    workflow.add("search_web", search.bind(1.2), deps=["plan"])
+    workflow.add("search_papers", search.bind(3.0, fails=True), deps=["plan"])
+    workflow.add("search_internal", search.bind(0.6), deps=["plan"])
+    for model, seconds in ((SONNET, 4.0), (GPT, 6.0), (GEMINI, 5.0)):
+        workflow.add(f"assess[{model}]", assess.bind(seconds, hangs=hangs and model == GPT), deps=searches, model=model)
+    workflow.add("synthesis", synthesize.bind(3.0), deps=[f"assess[{m}]" for m in (SONNET, GPT, GEMINI)], model=SONNET)
+    workflow.add("publish", publish.bind(0.4), deps=["synthesis"])
+    return workflow.insert()
+
+
+# The others -----------------------------------------------------------------------------------------------------------
+
+
+@step
+def fetch(ctx: StepContext, seconds: float = 0.8) -> dict[str, int]:
+    """Fetch a list."""
+    time.sleep(seconds)
+    return {"invoices": 212, "open": 17}
+
+
+@step(max_attempts=5, backoff=1)
+def reconcile(ctx: StepContext) -> None:
+    """Compare the invoices with the ledger, which does not answer."""
+    time.sleep(0.9)
+    raise TemporaryError("ledger.internal:443 did not answer within 10 s")
+
+
+def invoice_sync() -> WorkflowRun:
+    """A run that fails, after five attempts."""
+    workflow = Workflow("invoice-sync", key="invoices:2026-11", meta={"by": "cron"})
+    workflow.add("fetch", fetch)
+    workflow.add("reconcile", reconcile, deps=["fetch"])
+    workflow.add("post_ledger", publish.bind(1.0), deps=["reconcile"])
+    workflow.add("email_report", publish.bind(1.0), deps=["post_ledger"])
+    return workflow.insert()
+
+
+@step(max_attempts=3, backoff=30)
+def read_page(ctx: StepContext, number: int) -> dict[str, int] | Discard:
+    """Read a page, if it is one."""
+    time.sleep(random.Random(number).uniform(0.3, 1.6))
+    if number % 97 == 41:
+        return Discard(f"page {number} is not a PDF")
+    if number % 83 == 29:
+        raise TemporaryError("ocr.internal:443 did not answer within 10 s")
+    return {"words": 400 + number}
+
+
+@step
+def merge(ctx: StepContext) -> int:
+    """Put the pages together."""
+    return len(ctx.results)
+
+
+def document_ingest(pages: int = 400) -> WorkflowRun:
+    """A wide run: hundreds of pages side by side."""
+    workflow = Workflow("document-ingest", key="archive:1998", meta={"by": "lee"}).add("split", fetch.bind(1.5))
+    names = [f"page[{number}]" for number in range(pages)]
+    for number, name in enumerate(names):
+        workflow.add(name, read_page.bind(number), deps=["split"])
+    workflow.add("merge", merge, deps=names, ignore_discarded=True)
+    workflow.add("index", publish.bind(2.0), deps=["merge"])
+    return workflow.insert()
+
+
+def digest(name: str, *, by: str) -> WorkflowRun:
+    """A short run that completes."""
+    workflow = Workflow(name, meta={"by": by}).add("collect", fetch.bind(0.3))
+    workflow.add("write", publish.bind(0.5), deps=["collect"])
+    return workflow.add("send", publish.bind(0.2), deps=["write"]).insert()
+
+
+def asked(ctx: StepContext, key: str, prompt: str, seconds: float, *, tokens: tuple[int, int]) -> dict[str, Any]:
+    """Ask the model of a step, which is not there."""
+
+    def answer() -> dict[str, Any]:
+        time.sleep(seconds * 0.7)
+        used = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1]}
+        return {"model": ctx.model, "choices": [{"message": {"content": str(ANSWER)}}], "usage": used}
+
+    llm.call(ctx, key, lambda **_request: answer(), request={"model": ctx.model, "prompt": prompt, "api_key": "x"})
+    return ANSWER

@@ -1,0 +1,122 @@
+"""The graph under pointer and keys."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Page, expect
+
+from tests.browser.stories import brief, ingest, page_of
+
+
+def box(page: Page) -> list[float]:
+    """What of the picture is to be seen."""
+    page.wait_for_timeout(60)
+    return [float(number) for number in (page.get_attribute("#b-graph", "viewBox") or "").split()]
+
+
+def focused(page: Page) -> str:
+    return str(page.evaluate("document.activeElement.dataset.step ?? document.activeElement.dataset.group ?? ''"))
+
+
+def paint(page: Page, step: str) -> None:
+    """Say that a step has changed."""
+    page.evaluate(f"async () => (await import(document.querySelector('script[src*=\"/graph.\"]').src)).paint({step})")
+
+
+def test_the_picture_zooms_and_pans_and_the_page_scrolls(open_page, viewer):
+    page = open_page(page_of(brief()), viewer)
+    first = box(page)
+    page.click("[data-zoom=in]")
+    larger = box(page)
+    assert larger[2] * 1.25 == round(first[2], 1)
+    page.click("[data-zoom=fit]")
+    assert box(page) == first
+
+    area = page.locator("[data-graph]").bounding_box()
+    page.mouse.move(area["x"] + 20, area["y"] + 20)
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, -100)
+    page.keyboard.up("Control")
+    zoomed = box(page)
+    assert zoomed[2] < first[2]
+    page.mouse.wheel(0, 100)
+    page.wait_for_timeout(300)
+    assert page.evaluate("scrollY") > 0
+    assert box(page) == zoomed
+
+    page.evaluate("scrollTo(0, 0)")
+    node = page.locator(".b-node[data-step=search_web] > .b-box").bounding_box()
+    page.mouse.move(node["x"] + 4, node["y"] + node["height"] - 4)
+    page.mouse.down()
+    page.mouse.move(node["x"] + 84, node["y"] + 44, steps=4)
+    page.mouse.up()
+    assert box(page)[0] < zoomed[0]
+    assert "step=" not in page.url
+
+
+def test_arrows_lead_along_the_edges_and_enter_opens_the_panel(open_page, viewer):
+    page = open_page(page_of(brief()), viewer)
+    page.locator(".b-node[data-step=plan]").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    assert focused(page) in {"search_web", "search_papers"}
+    for _ in range(2):
+        page.keyboard.press("ArrowDown")
+    assert focused(page) == "publish"
+    assert page.locator("#b-graph [tabindex='0']").count() == 1
+    assert page.locator("#b-graph.b-dims .b-node.b-lit").count() > 3
+    page.keyboard.press("c")
+    expect(page.locator("[data-critical]")).not_to_be_checked()
+    page.keyboard.press("?")
+    expect(page.locator("dialog[open]")).to_be_visible()
+    page.keyboard.press("Escape")
+
+    before = box(page)
+    page.keyboard.press("Enter")
+    expect(page.locator("#b-panel-name")).to_have_text("publish")
+    expect(page.locator("#b-panel-name")).to_be_focused()
+    assert box(page) == before
+    page.keyboard.press("Escape")
+    expect(page.locator(".b-summary")).to_be_visible()
+    expect(page.locator(".b-node[data-step=publish]")).to_be_focused()
+
+
+def test_cells_are_reached_by_keys_and_by_the_pointer(open_page, viewer):
+    page = open_page(page_of(ingest(60)), viewer)
+    page.locator(".b-group").focus()
+    page.keyboard.press(" ")
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("[data-cell-label]")).to_have_text("page[15], completed")
+    page.keyboard.press("End")
+    expect(page.locator("[data-cell-label]")).to_have_text("page[59], available")
+    page.keyboard.press("Enter")
+    expect(page.locator("#b-panel-name")).to_have_text("page[59]")
+
+    # Through the hole in the middle of the cell.
+    page.locator(".b-group .b-cells use").nth(30).hover()
+    expect(page.locator("[data-tip]")).to_have_text("page[30], available")
+    page.locator(".b-group .b-cells use").nth(30).click()
+    expect(page.locator("#b-panel-name")).to_have_text("page[30]")
+
+
+def test_what_changes_is_painted_and_what_is_older_is_not(open_page, viewer):
+    page = open_page(page_of(ingest(60)), viewer)
+    paint(page, "{name: 'merge', state: 'executing', version: 9, ran: '1 s', progress: {current: 1, total: 4}}")
+    paint(page, "{name: 'merge', state: 'pending', version: 8}")
+    merge = page.locator(".b-node[data-step=merge]")
+    expect(merge).to_have_class("b-node b-executing b-critical")
+    expect(merge.locator(".b-icon")).to_have_attribute("href", "#b-i-executing")
+    expect(merge.locator(".b-bar")).to_have_attribute("width", "49")
+    expect(merge.locator(".b-time")).to_have_text("1 s")
+    paint(page, "{name: 'page[40]', state: 'discarded', version: 9}")
+    expect(page.locator(".b-group .b-cells use").nth(40)).to_have_attribute("href", "#b-c-discarded")
+    paint(page, "{name: 'page[41]', state: 'completed', version: 9}")
+    expect(page.locator(".b-group .b-time")).to_have_text("21 of 60")
+
+
+def test_without_javascript_the_picture_stands_with_its_links(open_page, viewer):
+    page = open_page(page_of(ingest(60)), viewer, java_script_enabled=False)
+    expect(page.locator("[data-zoom=in]")).to_be_hidden()
+    page.locator(".b-node[data-step=merge] > .b-box").click()
+    expect(page.locator("#b-panel-name")).to_have_text("merge")
+    page.locator(".b-group > .b-name").click()
+    expect(page.locator("[data-group-panel] #b-panel-name")).to_have_text("page")

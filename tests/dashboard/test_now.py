@@ -1,0 +1,157 @@
+"""The page Now: what is to do, who serves what, what fails, what is slow, what it costs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.core.cache import cache
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from baton.dashboard.now import now_page
+from tests.factories import QueueSightingFactory, StepStatFactory, WorkflowNodeFactory, WorkflowRunFactory
+
+pytestmark = pytest.mark.django_db
+
+EVIL = "<script>alert(1)</script>"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_kept() -> Iterator[None]:
+    cache.clear()
+    yield
+    cache.clear()
+
+
+def client_with(*permissions: str) -> Client:
+    user = User.objects.create(username=f"user{User.objects.count()}", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions, content_type__app_label="baton"))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def page() -> str:
+    answer = client_with("view_workflowrun").get(reverse("admin:baton_workflowrun_now"))
+    assert answer.status_code == 200
+    return answer.content.decode()
+
+
+def test_an_empty_project_has_a_page() -> None:
+    shown = page()
+
+    assert "No step was discarded." in shown
+    assert "Nothing was spent this week." in shown
+    assert ' style="' not in shown
+
+
+def test_a_queue_that_nobody_serves_is_the_first_thing_to_do(monkeypatch) -> None:
+    monkeypatch.setattr("baton.q2.waiting_bells", lambda queue: 2)
+    since = timezone.now() - timedelta(seconds=200)
+    WorkflowNodeFactory.create(available=True, queue="mail", queued_at=since)
+
+    now = now_page()
+
+    assert now.todos[0].what == "No worker serves queue mail"
+    assert now.todos[0].command == "Q_CLUSTER_NAME=mail python manage.py qcluster"
+    row = next(row for row in now.queues if row["queue"].name == "mail")
+    assert row["clear"] == "never, as it stands"
+
+
+def test_a_sweep_that_was_never_seen_is_something_to_do() -> None:
+    assert [todo.what for todo in now_page().todos] == ["Nobody sweeps"]
+
+
+def test_failures_are_grouped_by_what_they_failed_with() -> None:
+    at = timezone.now() - timedelta(minutes=12)
+    for index in range(3):
+        fields = {"state": "discarded", "settled_at": at, "remaining": 0, "error_key": "ConnectTimeout: ledger"}
+        WorkflowNodeFactory.create(name=f"reconcile{index}", step="ledger.reconcile", **fields)
+    WorkflowNodeFactory.create(state="discarded", settled_at=at - timedelta(days=2), remaining=0, error_key="Old")
+
+    groups = now_page().errors
+
+    assert [(group["key"], group["count"], group["runs"]) for group in groups] == [("ConnectTimeout: ledger", "3", 3)]
+    assert groups[0]["step"] == "ledger.reconcile"
+    assert re.fullmatch(r"12 m \d s ago", groups[0]["last"])
+    assert len(groups[0]["bars"]) == 24
+    assert sum(bar.height > 1 for bar in groups[0]["bars"]) == 1
+
+
+def test_the_slowest_functions_stand_first() -> None:
+    run, now = WorkflowRunFactory.create(), timezone.now()
+    for index in range(20):
+        for step, seconds in (("slow", 60 + index), ("quick", 1)):
+            times = {"started_at": now - timedelta(seconds=seconds), "settled_at": now}
+            WorkflowNodeFactory.create(
+                run=run, name=f"{step}{index}", step=step, state="completed", remaining=0, **times
+            )
+
+    slowest = now_page().slowest
+
+    assert [(row["step"], row["count"], row["p50"], row["p95"]) for row in slowest] == [
+        ("slow", "20", "1 m 10 s", "1 m 19 s"),
+        ("quick", "20", "1.0 s", "1.0 s"),
+    ]
+
+
+def test_spend_is_told_by_day_and_by_the_dearest_models() -> None:
+    node, now = WorkflowNodeFactory.create(), timezone.now()
+    for model, cost, days in (("big", 9, 0), ("big", 3, 1), ("mid", 2, 0), ("small", 1, 0), ("tiny", 1, 3)):
+        at = now - timedelta(days=days)
+        StepStatFactory.create(run=node.run, node=node, model=model, cost=Decimal(cost), currency="USD", at=at)
+    StepStatFactory.create(run=node.run, node=node, model="odd", unpriced=True, at=now)
+
+    shown = now_page()
+
+    assert [(each["name"], each["spent"]) for each in shown.models] == [
+        ("big", "12.00 USD"),
+        ("mid", "2.00 USD"),
+        ("small", "1.00 USD"),
+        ("other models", "1.00 USD"),
+    ]
+    assert len(shown.days) == 7
+    assert shown.days[-1].total == "12.00"
+    assert shown.unpriced == "+ 1 unpriced"
+
+
+def test_what_is_shown_is_escaped() -> None:
+    at = timezone.now()
+    fields = {"state": "discarded", "settled_at": at, "remaining": 0, "error_key": EVIL, "step": EVIL, "queue": EVIL}
+    WorkflowNodeFactory.create(**fields)
+    QueueSightingFactory.create(host=EVIL)
+
+    assert EVIL not in page()
+
+
+def test_who_may_not_see_runs_sees_nothing() -> None:
+    url = reverse("admin:baton_workflowrun_now")
+
+    assert client_with("view_completion").get(url).status_code == 403
+    assert Client().get(url).status_code == 302
+
+
+def test_it_takes_as_many_queries_for_many_steps_as_for_few() -> None:
+    run = WorkflowRunFactory.create()
+
+    def queries() -> int:
+        cache.clear()
+        with CaptureQueriesContext(connection) as captured:
+            now_page()
+        return len(captured)
+
+    few = queries()
+    for index in range(60):
+        fields = {"state": "discarded", "settled_at": timezone.now(), "remaining": 0, "error_key": f"E{index % 5}"}
+        WorkflowNodeFactory.create(run=run, name=f"s{index}", **fields)
+
+    assert queries() <= few + 1
+    assert few <= 16

@@ -54,10 +54,11 @@ CALLS = """
         LATERAL (SELECT id, run_id, name, step FROM baton_workflownode
             WHERE id = (SELECT min(id) FROM baton_workflownode) + r.number * {steps} + c %% {steps}) n;
 
-    INSERT INTO baton_ledgerentry (run_id, node_id, key, number, is_call, policy, state, resolution, resolved_by, is_retired,
-        fence, attempt, provider, model, answer, answer_type, error, accounts, is_estimate, started_at, ended_at)
-    SELECT run_id, node_id, key || id, 1, true, '', CASE WHEN id %% 5000 = 0 THEN 'ambiguous' ELSE 'answered' END, '', '',
-        false, 1, 1, provider, model, '{{"choices": [{{"message": {{"content": "an answer of some length"}}}}]}}', '',
+    INSERT INTO baton_ledgerentry (run_id, node_id, key, number, is_call, policy, state, resolution, resolved_by,
+        is_retired, fence, attempt, provider, model, answer, answer_type, error, accounts, is_estimate, started_at,
+        ended_at)
+    SELECT run_id, node_id, key || id, 1, true, '', CASE WHEN id %% 5000 = 0 THEN 'ambiguous' ELSE 'answered' END, '',
+        '', false, 1, 1, provider, model, '{{"choices": [{{"message": {{"content": "an answer of some length"}}}}]}}', '',
         '', '', false, at, at
     FROM baton_stepstat;
 """

@@ -26,8 +26,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.nodeid.startswith("tests/browser/"):
             item.add_marker("browser")
-        if item.nodeid.startswith("tests/management/") and item.get_closest_marker("slow"):
+        is_command = item.nodeid.startswith("tests/management/") and item.get_closest_marker("slow")
+        if is_command or item.nodeid.startswith(_ONCE):
             item.add_marker("once")
+
+
+_ONCE = (
+    "tests/dashboard/test_graph_drawing",
+    "tests/dashboard/test_graph_folding",
+    "tests/dashboard/test_graph_layout",
+    "tests/llm/test_transience",
+    "tests/llm/test_usage",
+    "tests/scripts/",
+    "tests/test_docs.py",
+    "tests/test_example_project.py",
+    "tests/test_fake_llm.py",
+    "tests/test_graph.py",
+)
+"""What has nothing to do with a database, or as much with the one as with the other, and takes its time."""
 
 
 @pytest.hookimpl(wrapper=True)

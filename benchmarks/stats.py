@@ -58,8 +58,8 @@ CALLS = """
         is_retired, fence, attempt, provider, model, answer, answer_type, error, accounts, is_estimate, started_at,
         ended_at)
     SELECT run_id, node_id, key || id, 1, true, '', CASE WHEN id %% 5000 = 0 THEN 'ambiguous' ELSE 'answered' END, '',
-        '', false, 1, 1, provider, model, '{{"choices": [{{"message": {{"content": "an answer of some length"}}}}]}}', '',
-        '', '', false, at, at
+        '', false, 1, 1, provider, model, '{{"choices": [{{"message": {{"content": "an answer of some length"}}}}]}}',
+        '', '', '', false, at, at
     FROM baton_stepstat;
 """
 

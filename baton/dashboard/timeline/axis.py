@@ -145,7 +145,8 @@ def make_axis(start: float, end: float, busy: Iterable[Interval], *, is_open: bo
     """
     end = max(end, start + _SHORTEST)
     folded = _folded(start, end, busy)
-    live = (end - start) - sum(stop - begin for begin, stop in folded)
+    # Where all of it is folded, nothing is left to be drawn to scale.
+    live = max(_SHORTEST, (end - start) - sum(stop - begin for begin, stop in folded))
     after = live * _AFTER_NOW if is_open else 0.0
     scale = (100.0 - FOLDED * len(folded)) / (live + after)
     segments, x, at = [], 0.0, start

@@ -547,7 +547,7 @@ def log_in_transaction(ctx: StepContext, name: str, then: str = "return") -> Any
     return write_group.function(ctx, f"{name} {ctx.attempt}", then)
 
 
-@step(timeout=0.1, max_attempts=1)
+@step(timeout=0.5, max_attempts=1)
 def log_and_hang(ctx: StepContext) -> None:
     """Write lines until the time is up."""
     ctx.logger.info("begins")

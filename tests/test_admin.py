@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 import pytest
 from django.contrib.admin.models import CHANGE, LogEntry
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.contrib.messages import get_messages
 from django.core.cache import cache
 from django.db import connection
@@ -37,6 +37,7 @@ from baton.states import StepState
 from baton.testing import drain
 from tests import steps
 from tests.factories import QueueSightingFactory, WorkflowNodeFactory, WorkflowRunFactory
+from tests.people import client_with
 
 pytestmark = pytest.mark.django_db
 
@@ -45,28 +46,19 @@ VIEWS = ("view_workflowrun", "view_workflownode", "view_completion", "view_queue
 EVIL = "<script>alert(1)</script>"
 
 
-def person(*permissions: str, superuser: bool = False) -> Client:
-    """A member of staff with these permissions, logged in."""
-    user = User.objects.create(username=f"user{User.objects.count()}", is_staff=True, is_superuser=superuser)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions, content_type__app_label="baton"))
-    client = Client()
-    client.force_login(user)
-    return client
-
-
 @pytest.fixture
 def boss() -> Client:
-    return person(superuser=True)
+    return client_with(is_superuser=True)
 
 
 @pytest.fixture
 def viewer() -> Client:
-    return person(*VIEWS)
+    return client_with(*VIEWS)
 
 
 @pytest.fixture
 def operator() -> Client:
-    return person(*VIEWS, "control_workflowrun")
+    return client_with(*VIEWS, "control_workflowrun")
 
 
 def list_of(model: Any, **lookups: Any) -> str:
@@ -374,7 +366,7 @@ def test_failures_are_grouped_by_kind_and_lead_to_their_steps(viewer):
 
 def test_staff_without_permissions_see_nothing():
     run = failed_run()
-    nobody = person()
+    nobody = client_with()
 
     urls = [*map(list_of, MODELS), page_of(run), page_of(run.steps["parse"])]
     urls += [reverse("admin:baton_workflownode_failures")]
@@ -386,7 +378,7 @@ def test_staff_without_permissions_see_nothing():
 def test_captured_prompts_are_for_those_who_may_see_them_and_on_no_other_page(boss, operator):
     run = failed_run()
     log = debug_log(run)
-    reader = person("view_debuglog")
+    reader = client_with("view_debuglog")
 
     assert "a secret prompt" in text_of(reader, page_of(log))
     assert EVIL not in text_of(reader, page_of(log))
@@ -435,7 +427,7 @@ def test_who_may_only_look_sees_no_actions_and_is_refused_when_he_acts(viewer):
 
 def test_who_may_control_but_not_look_is_refused():
     run = running_run()
-    client = person("control_workflowrun")
+    client = client_with("control_workflowrun")
 
     assert client.post(reverse("admin:baton_workflowrun_cancel", args=[run.pk]), {"confirmed": "y"}).status_code == 403
     run.refresh_from_db()
@@ -444,7 +436,7 @@ def test_who_may_control_but_not_look_is_refused():
 
 def test_acting_needs_the_token_against_forged_requests():
     run = running_run()
-    operator = person(*VIEWS, "control_workflowrun")
+    operator = client_with(*VIEWS, "control_workflowrun")
     guarded = Client(enforce_csrf_checks=True)
     guarded.force_login(User.objects.get(pk=operator.session["_auth_user_id"]))
 

@@ -15,14 +15,15 @@ from baton.models import LedgerEntry, WorkflowRun
 from baton.testing import drain
 from tests.llm import scripted
 from tests.llm.conftest import empty_script, prices  # noqa: F401 - fixtures
-from tests.test_admin import VIEWS, page_of, person, text_of
+from tests.people import client_with
+from tests.test_admin import VIEWS, page_of, text_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("invariants", "prices", "empty_script")]
 
 
 @pytest.fixture
 def operator() -> Client:
-    return person(*VIEWS, "control_workflowrun")
+    return client_with(*VIEWS, "control_workflowrun")
 
 
 def held_for_money() -> WorkflowRun:
@@ -128,7 +129,7 @@ def test_decision_where_nothing_is_asked_is_refused_in_words(operator):
 
 
 def test_who_may_only_look_may_neither_spend_nor_decide():
-    viewer = person(*VIEWS)
+    viewer = client_with(*VIEWS)
     run = held_for_a_person()
 
     for url in (budget_of(run), decision_on(run)):

@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from django.contrib.auth.models import Permission, User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -19,6 +18,7 @@ from django.utils.html import escape
 
 from baton.models import BudgetAccount, LedgerEntry, StepStat, WorkflowNode, WorkflowRun
 from tests.factories import LedgerEntryFactory, StepStatFactory, WorkflowNodeFactory
+from tests.people import client_with
 
 pytestmark = pytest.mark.django_db
 
@@ -27,18 +27,9 @@ EVIL = "<script>alert(1)</script>"
 SECRET = "a secret answer"
 
 
-def person(*permissions: str) -> Client:
-    """A member of staff with these permissions, logged in."""
-    user = User.objects.create(username=f"user{User.objects.count()}", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions, content_type__app_label="baton"))
-    client = Client()
-    client.force_login(user)
-    return client
-
-
 @pytest.fixture
 def viewer() -> Client:
-    return person(*VIEWS)
+    return client_with(*VIEWS)
 
 
 def list_of(model: Any, **lookups: Any) -> str:
@@ -187,7 +178,7 @@ def test_calls_are_filtered_by_model_provider_price_and_state(viewer):
 def test_answers_in_the_ledger_are_for_those_who_may_see_prompts_and_found_by_nobody(viewer):
     node = called_step()
     entry = LedgerEntry.objects.get(state="answered")
-    reader = person(*VIEWS, "view_debuglog")
+    reader = client_with(*VIEWS, "view_debuglog")
 
     assert SECRET in text_of(reader, page_of(entry))
     assert EVIL not in text_of(reader, page_of(entry))
@@ -208,7 +199,7 @@ def test_answers_in_the_ledger_are_for_those_who_may_see_prompts_and_found_by_no
 
 def test_who_may_not_see_calls_sees_no_list_of_them_and_no_link_to_it():
     node = called_step()
-    client = person("view_workflowrun", "view_workflownode")
+    client = client_with("view_workflowrun", "view_workflownode")
 
     assert client.get(list_of(StepStat)).status_code == 403
     assert client.get(list_of(LedgerEntry)).status_code == 403

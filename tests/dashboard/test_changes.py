@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission, User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -22,23 +21,11 @@ from baton.models import WorkflowNode, WorkflowRun
 from baton.testing import drain
 from tests import steps
 from tests.factories import WorkflowNodeFactory, WorkflowRunFactory
+from tests.people import client_with
 
 pytestmark = pytest.mark.django_db
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
-
-
-def person(*permissions: str, is_staff: bool = True) -> Client:
-    user = User.objects.create(username=f"user{User.objects.count()}", is_staff=is_staff)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions, content_type__app_label="baton"))
-    client = Client()
-    client.force_login(user)
-    return client
-
-
-@pytest.fixture
-def viewer() -> Client:
-    return person("view_workflowrun")
 
 
 @pytest.fixture
@@ -242,12 +229,12 @@ def test_anonymous_are_led_to_the_log_in(run):
 
 
 def test_who_is_no_staff_is_led_to_the_log_in(run):
-    assert person("view_workflowrun", is_staff=False).get(address(run)).status_code == 302
+    assert client_with("view_workflowrun", is_staff=False).get(address(run)).status_code == 302
 
 
 @pytest.mark.parametrize("permissions", [(), ("view_workflownode", "view_completion", "control_workflowrun")])
 def test_staff_without_the_permission_is_refused(run, permissions):
-    answer = person(*permissions).get(address(run))
+    answer = client_with(*permissions).get(address(run))
 
     assert answer.status_code == 403
     assert b"ingest" not in answer.content

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from channels.testing import WebsocketCommunicator
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.db import connection
 from django.test import Client
@@ -27,26 +27,12 @@ from baton.models import WorkflowNode, WorkflowRun
 from baton.telemetry import timestamp
 from baton.testing import drain
 from tests import steps
+from tests.people import client_with
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 PATIENCE_SECONDS = 10
 IN_MEMORY = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
-
-
-def person(*permissions: str, is_staff: bool = True, is_superuser: bool = False) -> Client:
-    user = User.objects.create(
-        username=f"user{User.objects.count()}", is_staff=is_staff, is_superuser=is_superuser, password="x"
-    )
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions, content_type__app_label="baton"))
-    client = Client()
-    client.force_login(user)
-    return client
-
-
-@pytest.fixture
-def viewer() -> Client:
-    return person("view_workflowrun")
 
 
 @pytest.fixture
@@ -145,21 +131,21 @@ def test_only_staff_with_the_permission_connects(run, kind, is_refused, is_list)
         case "anonymous":
             client = None
         case "no staff":
-            client = person("view_workflowrun", is_staff=False)
+            client = client_with("view_workflowrun", is_staff=False)
         case "no permission":
-            client = person()
+            client = client_with()
         case "another permission":
-            client = person("view_workflownode", "view_stepstat", "control_workflowrun")
+            client = client_with("view_workflownode", "view_stepstat", "control_workflowrun")
         case "inactive":
-            client = person("view_workflowrun")
+            client = client_with("view_workflowrun")
             User.objects.update(is_active=False)
         case "logged out":
-            client = person("view_workflowrun")
+            client = client_with("view_workflowrun")
             Session.objects.all().delete()
         case "viewer":
-            client = person("view_workflowrun")
+            client = client_with("view_workflowrun")
         case _:
-            client = person(is_superuser=True)
+            client = client_with(is_superuser=True)
 
     assert refused(client, "/baton/runs/live/" if is_list else path_of(run)) is is_refused
 

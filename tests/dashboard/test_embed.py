@@ -10,7 +10,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from channels.testing import WebsocketCommunicator
 from django.conf import settings
-from django.contrib.auth.models import AnonymousUser, Permission, User
+from django.contrib.auth.models import AnonymousUser, User
 from django.template import Context, Template
 from django.test import Client, RequestFactory
 from django.test.utils import override_settings
@@ -21,6 +21,7 @@ from baton.dashboard.routing import application
 from baton.models import WorkflowRun
 from baton.testing import drain
 from tests import steps
+from tests.people import client_of, user_with
 
 pytestmark = pytest.mark.django_db
 
@@ -32,18 +33,6 @@ def _example() -> Iterator[None]:
     apps = [*settings.INSTALLED_APPS, "run_pages"]
     with override_settings(INSTALLED_APPS=apps, ROOT_URLCONF="config.urls", LOGIN_URL="login"):
         yield
-
-
-def person(*permissions: str, is_staff: bool = False) -> User:
-    user = User.objects.create(username=f"user{User.objects.count()}", is_staff=is_staff)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions, content_type__app_label="baton"))
-    return user
-
-
-def client_of(user: User) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 def running_run() -> WorkflowRun:
@@ -62,7 +51,7 @@ def rendered(run: WorkflowRun, user: User | AnonymousUser | None, words: str = "
 def test_tag_shows_the_run_with_all_that_it_needs() -> None:
     run = running_run()
 
-    shown = rendered(run, person("view_workflowrun"), 'changes="/c/" socket="/s/"')
+    shown = rendered(run, user_with("view_workflowrun", is_staff=False), 'changes="/c/" socket="/s/"')
 
     assert f'data-run="{run.pk}"' in shown
     assert 'data-changes="/c/" data-socket="/s/"' in shown
@@ -77,7 +66,7 @@ def test_tag_shows_the_run_with_all_that_it_needs() -> None:
 def test_tag_shows_the_tab_and_the_step_of_the_address() -> None:
     run = drain(running_run())
 
-    shown = rendered(run, person("view_workflowrun"), view="steps", step="a")
+    shown = rendered(run, user_with("view_workflowrun", is_staff=False), view="steps", step="a")
 
     assert 'data-view="steps"' in shown
     assert 'data-panel data-step="a"' in shown
@@ -86,7 +75,7 @@ def test_tag_shows_the_tab_and_the_step_of_the_address() -> None:
 
 @pytest.mark.parametrize("view", ["graph", "steps", "timeline", "activity"])
 def test_no_tab_leads_into_the_admin(view: str) -> None:
-    assert "/admin/" not in rendered(running_run(), person("view_workflowrun"), view=view, step="")
+    assert "/admin/" not in rendered(running_run(), user_with("view_workflowrun", is_staff=False), view=view, step="")
 
 
 def test_tag_shows_nothing_to_who_may_not_look() -> None:
@@ -94,8 +83,8 @@ def test_tag_shows_nothing_to_who_may_not_look() -> None:
 
     assert rendered(run, AnonymousUser()).strip() == ""
     assert rendered(run, None).strip() == ""
-    assert rendered(run, person("view_workflownode")).strip() == ""
-    leaver = person("view_workflowrun")
+    assert rendered(run, user_with("view_workflownode", is_staff=False)).strip() == ""
+    leaver = user_with("view_workflowrun", is_staff=False)
     leaver.is_active = False
     assert rendered(run, leaver).strip() == ""
 
@@ -103,8 +92,8 @@ def test_tag_shows_nothing_to_who_may_not_look() -> None:
 def test_addresses_of_the_dashboard_are_for_staff() -> None:
     run = running_run()
 
-    staff = rendered(run, person("view_workflowrun", is_staff=True))
-    other = rendered(run, person("view_workflowrun"))
+    staff = rendered(run, user_with("view_workflowrun"))
+    other = rendered(run, user_with("view_workflowrun", is_staff=False))
 
     assert f'data-changes="/admin/baton/workflowrun/{run.pk}/changes/"' in staff
     assert 'data-changes="" data-socket=""' in other
@@ -114,7 +103,7 @@ def test_names_are_escaped() -> None:
     run = drain(Workflow(EVIL).add(EVIL, steps.value.bind(EVIL)).insert())
 
     for view in ("graph", "steps", "timeline", "activity"):
-        assert EVIL not in rendered(run, person("view_workflowrun"), view=view, step=EVIL)
+        assert EVIL not in rendered(run, user_with("view_workflowrun", is_staff=False), view=view, step=EVIL)
 
 
 @pytest.mark.usefixtures("_example")
@@ -124,13 +113,13 @@ def test_pages_of_the_example_ask_who_it_is() -> None:
 
     for address in addresses:
         assert Client().get(address)["Location"] == f"/login/?next={address}"
-        assert client_of(person()).get(address).status_code == 403
+        assert client_of(user_with(is_staff=False)).get(address).status_code == 403
     assert Client().get(f"/login/?next=/runs/{run.pk}/").status_code == 200
 
 
 @pytest.mark.usefixtures("_example")
 def test_pages_of_the_example_show_all_runs_and_one() -> None:
-    run, client = running_run(), client_of(person("view_workflowrun"))
+    run, client = running_run(), client_of(user_with("view_workflowrun", is_staff=False))
 
     listed = client.get("/runs/").content.decode()
     shown = client.get(f"/runs/{run.pk}/").content.decode()
@@ -146,8 +135,8 @@ def test_pages_of_the_example_show_all_runs_and_one() -> None:
 def test_socket_of_the_example_lets_in_who_may_see_runs() -> None:
     may_look = RunPageConsumer().may_look
 
-    assert may_look(person("view_workflowrun"))
-    assert not may_look(person("view_workflownode", is_staff=True))
+    assert may_look(user_with("view_workflowrun", is_staff=False))
+    assert not may_look(user_with("view_workflownode"))
     assert not may_look(AnonymousUser())
     assert not may_look(None)
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from django.contrib.auth.models import Permission, User
 from django.core.cache import cache
 from django.db import connection
 from django.test import Client
@@ -18,25 +16,11 @@ from django.utils import timezone
 
 from baton.dashboard.now import now_page
 from tests.factories import QueueSightingFactory, StepStatFactory, WorkflowNodeFactory, WorkflowRunFactory
+from tests.people import client_with
 
 pytestmark = pytest.mark.django_db
 
 EVIL = "<script>alert(1)</script>"
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_kept() -> Iterator[None]:
-    cache.clear()
-    yield
-    cache.clear()
-
-
-def client_with(*permissions: str) -> Client:
-    user = User.objects.create(username=f"user{User.objects.count()}", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions, content_type__app_label="baton"))
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 def page() -> str:

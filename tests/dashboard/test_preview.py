@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from django.contrib.auth.models import Permission, User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -19,18 +18,11 @@ from baton.models import WorkflowRun
 from baton.testing import drain
 from tests import steps
 from tests.factories import LedgerEntryFactory, StepStatFactory, WorkflowRunFactory
+from tests.people import client_with
 
 pytestmark = pytest.mark.django_db
 
 EVIL = "<script>alert(1)</script>"
-
-
-def client_with(*permissions: str) -> Client:
-    user = User.objects.create(username=f"user{User.objects.count()}", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions, content_type__app_label="baton"))
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 @pytest.fixture

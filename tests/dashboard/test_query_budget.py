@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
-from django.core.cache import cache
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -29,13 +28,6 @@ from tests.factories import (
 pytestmark = pytest.mark.django_db
 
 VIEWS = ("graph", "timeline", "steps", "money", "activity")
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_kept() -> Any:
-    cache.clear()
-    yield
-    cache.clear()
 
 
 def fan(count: int, **fields: Any) -> WorkflowRun:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from django.contrib.auth.models import Permission, User
-from django.core.cache import cache
+from django.contrib.auth.models import User
 from django.db import connection
 from django.template import engines
 from django.test import Client, RequestFactory
@@ -29,31 +27,11 @@ from tests.factories import (
     WorkflowNodeFactory,
     WorkflowRunFactory,
 )
+from tests.people import client_with
 
 pytestmark = pytest.mark.django_db
 
 EVIL = "<script>alert(1)</script>"
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_kept() -> Iterator[None]:
-    cache.clear()
-    yield
-    cache.clear()
-
-
-def person(*permissions: str, superuser: bool = False) -> Client:
-    """A member of staff with these permissions, logged in."""
-    user = User.objects.create(username=f"user{User.objects.count()}", is_staff=True, is_superuser=superuser)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions, content_type__app_label="baton"))
-    client = Client()
-    client.force_login(user)
-    return client
-
-
-@pytest.fixture
-def viewer() -> Client:
-    return person("view_workflowrun")
 
 
 def list_page(client: Client) -> str:
@@ -236,7 +214,7 @@ class TestList:
         assert EVIL not in list_page(viewer)
 
     def test_who_may_not_see_runs_sees_nothing(self) -> None:
-        client = person("view_completion")
+        client = client_with("view_completion")
 
         assert client.get(reverse("admin:baton_workflowrun_changelist")).status_code == 403
         assert Client().get(reverse("admin:baton_workflowrun_changelist")).status_code == 302

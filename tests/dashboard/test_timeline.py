@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.core.cache import cache
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -31,13 +30,6 @@ from tests.factories import StepStatFactory, WorkflowNodeFactory, WorkflowRunFac
 pytestmark = pytest.mark.django_db
 
 EVIL = "<script>alert(1)</script>"
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_kept() -> Any:
-    cache.clear()
-    yield
-    cache.clear()
 
 
 @pytest.fixture

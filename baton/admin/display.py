@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -17,15 +17,11 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from baton.dashboard.shown import Bar
+from baton.dashboard.shown import Bar, shape
 from baton.explain.words import clock, number
-from baton.states import RunState, StepState
 
 MOST_CHARACTERS = 20_000
 _PRETTY_UP_TO = 200_000
-_ORDER = ("completed", "executing", "retryable", "snoozed", "available", "pending", "cancelled", "discarded")
-_LEAST_PERCENT = 1.2
-_SHAPES = {RunState.RUNNING.value: "executing", RunState.FAILED.value: "discarded"}
 NOTHING = "—"
 HAS_LIST_BREADCRUMBS = django.VERSION >= (6, 1)
 """The admin's breadcrumbs are a list from 6.1 on."""
@@ -33,42 +29,34 @@ HAS_LIST_BREADCRUMBS = django.VERSION >= (6, 1)
 
 def state(value: str, label: Any) -> SafeString:
     """A state as its word with its shape, which has its colour."""
-    shape = _SHAPES.get(value, value)
     return format_html(
         '<span class="baton b-state b-{0}"><svg class="b-icon" aria-hidden="true"><use href="#b-{0}"></use></svg>'
         "{1}</span>",
-        shape,
+        shape(value),
         label,
     )
 
 
 def progress_bar(states: Mapping[str, int], *, below: SafeString | None = None) -> SafeString:
     """A bar of states, and below it, where nothing else is given, how many completed and the two worst counts."""
-    total = sum(states.values())
-    if not total:
+    bar = Bar.of(states)
+    if not bar.total:
         return below or format_html("{}", NOTHING)
-    done = _("{done} of {total}").format(done=number(states.get("completed", 0)), total=number(total))
-    if worst := Bar.of(states).rest:
-        done = f"{done} · {worst.replace(', ', ' · ')}"
-    words = ", ".join(f"{number(states[name])} {StepState(name).label}" for name in _ORDER if states.get(name))
-    parts = format_html_join("", '<rect class="b-{}" x="{}%" width="{}%" height="8"></rect>', _parts(states, total))
+    done = _("{done} of {total}").format(done=number(bar.completed), total=number(bar.total))
+    if bar.rest:
+        done = f"{done} · {bar.rest.replace(', ', ' · ')}"
+    parts = format_html_join(
+        "",
+        '<rect class="b-{}" x="{}" width="{}" height="8"></rect>',
+        ((part.state, part.x, part.width) for part in bar.parts),
+    )
     return format_html(
         '<span class="baton b-progress"><svg class="b-bar" role="img" aria-label="{}" width="100%" height="8">'
         "{}</svg>{}</span>",
-        words,
+        bar.label,
         parts,
         below or done,
     )
-
-
-def _parts(states: Mapping[str, int], total: int) -> Iterable[tuple[str, str, str]]:
-    """Where each state's part begins and how wide it is, in percent; none is too narrow to be seen."""
-    present = [(name, states[name]) for name in _ORDER if states.get(name)]
-    widths = [max(_LEAST_PERCENT, 100 * count / total) for _name, count in present]
-    scale, at = 100 / sum(widths), 0.0
-    for (name, _count), width in zip(present, widths, strict=True):
-        yield name, f"{at:.2f}", f"{max(0.4, width * scale - 0.3):.2f}"
-        at += width * scale
 
 
 def time(model: type[Model], field: str) -> Callable[[Any], Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any
 
 from django.contrib import admin
@@ -17,11 +16,11 @@ from baton.admin import display
 from baton.admin.base import ReadOnlyAdmin
 from baton.admin.filters import ModelFilter, PriceFilter, ProviderFilter
 from baton.conf import get_settings
+from baton.dashboard.calls import Call, calls_of
 from baton.engine.accounts import balance, run_account
 from baton.explain.words import between, duration, number
 from baton.llm import stats
 from baton.models import LedgerEntry, StepStat, WorkflowNode, WorkflowRun
-from baton.states import Resolution
 
 _MOST_CALLS = 50
 _NOT_SHOWN = (
@@ -200,27 +199,24 @@ def money_of(run: WorkflowRun) -> Any:
     totals = stats.workflow_totals(run)
     currency = totals["currency"]
     _spent, reserved = balance(run_account(run.pk), using=get_settings().database)
-    unknown = stats.unknown_outcomes(run)
+    unknown = [Call.unknown(each) for each in stats.unknown_outcomes(run)]
     return display.rendered(
         "money.html",
         total=_sums(totals),
         budget=None if run.budget is None else money.amount(run.budget, currency),
         reserved=money.amount(reserved, currency) if reserved else "",
         models=[_sums(row) | {"model": row["model"] or display.NOTHING} for row in models],
-        unknown=[_unknown(row) for row in unknown[:_MOST_CALLS]],
+        unknown=unknown[:_MOST_CALLS],
         unknown_count=number(len(unknown)),
     )
 
 
-def calls_of(node: WorkflowNode) -> Any:
+def calls_shown(node: WorkflowNode) -> Any:
     """The newest calls of a step, in two queries; nothing of what they said."""
-    calls = stats.steps_for_workflow(node.run_id, node_id=node.pk, limit=_MOST_CALLS)
-    unknown = stats.unknown_outcomes(node.run_id, node_id=node.pk)[:_MOST_CALLS]
-    if not calls and not unknown:
+    calls = calls_of(node.run_id, node_id=node.pk, most=_MOST_CALLS)
+    if not calls:
         return display.NOTHING
-    rows = [*((row["at"], _call(row)) for row in calls), *((row["started_at"], _unknown(row)) for row in unknown)]
-    ordered = [row for _at, row in sorted(rows, key=lambda each: each[0])]
-    return display.rendered("calls.html", calls=ordered, most=_MOST_CALLS if len(calls) == _MOST_CALLS else 0)
+    return display.rendered("calls.html", calls=calls, most=_MOST_CALLS if len(calls) == _MOST_CALLS else 0)
 
 
 def _sums(totals: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,43 +231,6 @@ def _sums(totals: Mapping[str, Any]) -> dict[str, Any]:
         "saved": money.total(saved, totals["served_unpriced"], totals["currency"]) if totals["served"] else "",
         "ambiguous": number(totals["ambiguous"]) if totals["ambiguous"] else "",
     }
-
-
-def _call(call: Mapping[str, Any]) -> dict[str, Any]:
-    cost: Decimal | None = call["saved"] if call["from_ledger"] else call["cost"]
-    shown = money.amount(cost, call["currency"])
-    if call["from_ledger"]:
-        outcome = _now("from the ledger")
-        shown = _now("saved {amount}").format(amount=shown)
-    else:
-        outcome = _now("answered")
-    return {
-        **call,
-        "at": display.moment(call["at"]),
-        "tokens": not call["from_ledger"],
-        "input": _tokens(call["input_tokens"]),
-        "output": _tokens(call["output_tokens"]),
-        "took": "" if call["duration"] is None or call["from_ledger"] else duration(call["duration"]),
-        "outcome": outcome,
-        "cost": shown,
-        "note": call["unpriced_because"] if cost is None else "",
-    }
-
-
-def _unknown(call: Mapping[str, Any]) -> dict[str, Any]:
-    reserved, resolution = call["reserved"], call["resolution"]
-    note = _now("{amount} reserved").format(amount=money.amount(reserved, get_settings().currency)) if reserved else ""
-    return {
-        **call,
-        "at": display.moment(call["started_at"]),
-        "outcome": _now("unknown outcome"),
-        "cost": _now("unknown"),
-        "note": ", ".join(part for part in (str(Resolution(resolution).label) if resolution else "", note) if part),
-    }
-
-
-def _tokens(count: int | None) -> str:
-    return _now("not told") if count is None else number(count)
 
 
 def _may_see_answers(request: HttpRequest) -> bool:

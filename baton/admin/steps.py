@@ -19,7 +19,7 @@ from django.utils.translation import gettext_lazy as _
 from baton.admin import deciding, display
 from baton.admin.base import ReadOnlyAdmin
 from baton.admin.filters import ErrorKeyFilter, QueueFilter
-from baton.admin.money import calls_of
+from baton.admin.money import calls_shown
 from baton.conf import get_settings
 from baton.explain.words import between, first_line, number
 from baton.models import DebugLog, WorkflowNode, WorkflowRun
@@ -241,7 +241,7 @@ class WorkflowNodeAdmin(ReadOnlyAdmin):
 def _calls_of(node: WorkflowNode) -> Any:
     """The calls of a step, read once for a page."""
     if "admin_calls" not in vars(node):
-        vars(node)["admin_calls"] = calls_of(node)
+        vars(node)["admin_calls"] = calls_shown(node)
     return vars(node)["admin_calls"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from django.utils.translation import gettext as _
 
 from baton import money
-from baton.conf import get_settings
-from baton.explain.words import duration, number
+from baton.dashboard.calls import Call, calls_of
+from baton.explain.words import number
 from baton.llm import stats
 
 if TYPE_CHECKING:
@@ -31,11 +30,14 @@ class MoneyTab:
     served: int
     unpriced: int
     unpriced_models: str
-    unknown: list[dict[str, Any]]
+    unknown: int
+    """How many calls nobody knows the outcome of."""
     by_model: list[dict[str, Any]]
     by_step: list[dict[str, Any]]
-    calls: list[dict[str, Any]]
-    is_cut: bool
+    calls: list[tuple[Call, str]]
+    """The newest first, each with the address of its step."""
+    most: int
+    """How many calls are shown where that may not be all; else 0."""
     may_see_calls: bool
 
 
@@ -44,7 +46,9 @@ def shown(look: Look) -> MoneyTab:
     totals = look.known.totals
     has_unknown = bool(totals["ambiguous"])
     models, steps = (stats.cost_in_run(column, look.run.pk, has_unknown=has_unknown) for column in ("model", "step"))
-    calls = stats.steps_for_workflow(look.run.pk, limit=MOST_CALLS + 1) if look.may_see_calls else []
+    calls: list[Call] = []
+    if look.may_see_calls:
+        calls = calls_of(look.run.pk, most=MOST_CALLS, has_unknown=has_unknown)[::-1]
     currency, budget = totals["currency"], look.run.budget
     return MoneyTab(
         spent=money.total(totals["cost"], totals["unpriced"], currency),
@@ -54,11 +58,11 @@ def shown(look: Look) -> MoneyTab:
         served=totals["served"],
         unpriced=totals["unpriced"],
         unpriced_models=", ".join(str(row["model"]) for row in models if row["unpriced"]),
-        unknown=[_unknown(each) for each in (stats.unknown_outcomes(look.run.pk) if has_unknown else ())],
         by_model=_rows(models, "model"),
         by_step=_rows(steps, "step"),
-        calls=[_call(look, each) for each in calls[:MOST_CALLS]],
-        is_cut=len(calls) > MOST_CALLS,
+        unknown=totals["ambiguous"],
+        calls=[(each, look.address(view="steps", step=each.step)) for each in calls],
+        most=MOST_CALLS if len(calls) == MOST_CALLS else 0,
         may_see_calls=look.may_see_calls,
     )
 
@@ -78,33 +82,3 @@ def _rows(found: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
         }
         for row in found
     ]
-
-
-def _call(look: Look, call: Mapping[str, Any]) -> dict[str, Any]:
-    is_served = call["from_ledger"]
-    cost = money.amount(call["saved"] if is_served else call["cost"], call["currency"])
-    tokens = call["input_tokens"] is not None and not is_served
-    return {
-        "at": call["at"],
-        "step": call["step_name"],
-        "address": look.address(view="steps", step=call["step_name"]),
-        "model": call["model"] or "—",
-        "outcome": _("from ledger") if is_served else _("ok"),
-        "tokens_in": number(call["input_tokens"]) if tokens else "",
-        "tokens_out": number(call["output_tokens"] or 0) if tokens else "",
-        "took": "" if call["duration"] is None or is_served else duration(call["duration"]),
-        "cost": _("saved {amount}").format(amount=cost) if is_served else cost,
-        "is_unpriced": call["cost"] is None and not is_served,
-        "note": call["unpriced_because"],
-    }
-
-
-def _unknown(call: Mapping[str, Any]) -> dict[str, Any]:
-    held = money.amount(call["reserved"], get_settings().currency) if call["reserved"] else ""
-    return {
-        "at": call["started_at"],
-        "step": call["step_name"],
-        "key": call["key"],
-        "model": call["model"] or "—",
-        "held": _("{amount} reserved").format(amount=held) if held else "",
-    }

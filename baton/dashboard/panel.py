@@ -13,11 +13,10 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
 
-from baton import money
-from baton.conf import get_settings
+from baton.dashboard.calls import Call, calls_of
 from baton.explain.steps import explain_step
 from baton.explain.words import between, clock, duration, number
-from baton.llm import capture, stats
+from baton.llm import capture
 from baton.models import WorkflowEdge, WorkflowNode
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ class Panel:
     then_more: int
     error: str
     attempts: list[dict[str, Any]]
-    calls: list[dict[str, Any]]
+    calls: list[Call]
     debug_logs: list[dict[str, Any]]
     logs: list[dict[str, Any]]
     args: Value | None
@@ -96,7 +95,9 @@ def panel_of(look: Look, node: WorkflowNode) -> Panel:
         then_more=max(0, node.n_out - _MOST_NEIGHBOURS),
         error=node.error or "" if sees and node.state != "completed" else "",
         attempts=[_attempt(each) for each in reversed(node.attempts)],
-        calls=_calls(look, node) if look.may_see_calls and known.called else [],
+        calls=calls_of(look.run.pk, node_id=node.pk, most=_MOST_CALLS, has_unknown=bool(known.totals["ambiguous"]))
+        if look.may_see_calls and known.called
+        else [],
         debug_logs=[_debug_log(each) for each in logs],
         logs=[
             {**line, "at": parse_datetime(line.get("at") or "")}
@@ -116,13 +117,6 @@ def _rerun(look: Look, node: WorkflowNode) -> str:
         return ""
     words = urlencode({"from_step": node.name}, quote_via=quote)
     return f"{reverse('admin:baton_workflowrun_retry', args=[look.run.pk])}?{words}"
-
-
-def _calls(look: Look, node: WorkflowNode) -> list[dict[str, Any]]:
-    calls = [_call(each) for each in stats.steps_for_workflow(look.run.pk, node_id=node.pk, limit=_MOST_CALLS)]
-    if look.known.totals["ambiguous"]:
-        calls += [_unknown(each) for each in stats.unknown_outcomes(look.run.pk, node_id=node.pk)]
-    return calls
 
 
 def _facts(node: WorkflowNode) -> list[tuple[str, str]]:
@@ -179,45 +173,6 @@ def _neighbours(look: Look, rows: QuerySet[WorkflowNode]) -> list[Neighbour]:
 def _attempt(entry: dict[str, Any]) -> dict[str, Any]:
     started, ended = (parse_datetime(entry[key] or "") for key in ("started_at", "ended_at"))
     return {**entry, "started_at": started, "took": between(started, ended or timezone.now()) if started else ""}
-
-
-def _call(call: dict[str, Any]) -> dict[str, Any]:
-    is_served = call["from_ledger"]
-    cost = money.amount(call["saved"] if is_served else call["cost"], call["currency"])
-    return {
-        "key": call["key"],
-        "model": call["model"],
-        "outcome": _("from the ledger") if is_served else _("ok"),
-        "tokens": "" if is_served else _tokens(call),
-        "took": "" if call["duration"] is None or is_served else duration(call["duration"]),
-        "cost": _("saved {amount}").format(amount=cost) if is_served else cost,
-        "is_unpriced": call["cost"] is None and not is_served,
-        "note": call["unpriced_because"],
-        "at": call["at"],
-    }
-
-
-def _tokens(call: dict[str, Any]) -> str:
-    if call["input_tokens"] is None:
-        return _("tokens not told")
-    return _("{tokens_in} in · {tokens_out} out").format(
-        tokens_in=number(call["input_tokens"]), tokens_out=number(call["output_tokens"] or 0)
-    )
-
-
-def _unknown(call: dict[str, Any]) -> dict[str, Any]:
-    held = money.amount(call["reserved"], get_settings().currency) if call["reserved"] else ""
-    return {
-        "key": call["key"],
-        "model": call["model"],
-        "outcome": _("unknown outcome"),
-        "tokens": "",
-        "took": "",
-        "cost": _("unknown"),
-        "is_unpriced": True,
-        "note": _("{amount} reserved").format(amount=held) if held else "",
-        "at": call["started_at"],
-    }
 
 
 def _debug_log(entry: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,112 @@
+"""Calls of language models as every page lists them, of which some nobody knows the outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+from uuid import UUID
+
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from baton import money
+from baton.conf import get_settings
+from baton.explain.words import duration, number
+from baton.llm import stats
+from baton.states import Resolution
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A call, or what an attempt took from the ledger instead, in words."""
+
+    at: datetime
+    step: str
+    key: str
+    attempt: int
+    model: str
+    outcome: str
+    tokens_in: str
+    """Empty where nothing was sent, and where nobody knows."""
+    tokens_out: str
+    took: str
+    cost: str
+    is_unpriced: bool
+    """Whether no sum has it."""
+    note: str
+
+    @property
+    def tokens(self) -> str:
+        """Both counts in a line."""
+        if not self.tokens_in:
+            return ""
+        return _("{tokens_in} in · {tokens_out} out").format(tokens_in=self.tokens_in, tokens_out=self.tokens_out)
+
+    @classmethod
+    def paid(cls, call: Mapping[str, Any]) -> Self:
+        """One of :func:`baton.llm.stats.steps_for_workflow`."""
+        is_served, times = call["from_ledger"], call["count"]
+        worth = call["saved"] if is_served else call["cost"]
+        cost = money.amount(worth, call["currency"])
+        return cls(
+            at=call["at"],
+            step=call["step_name"],
+            key=call["key"],
+            attempt=call["attempt"],
+            model=call["model"] or "—",
+            outcome=_served(times) if is_served else _("ok"),
+            tokens_in="" if is_served else _tokens(call["input_tokens"]),
+            tokens_out="" if is_served else _tokens(call["output_tokens"]),
+            took="" if call["duration"] is None or is_served else duration(call["duration"]),
+            cost=_("saved {amount}").format(amount=cost) if is_served else cost,
+            is_unpriced=worth is None,
+            note=call["unpriced_because"] if worth is None else "",
+        )
+
+    @classmethod
+    def unknown(cls, call: Mapping[str, Any]) -> Self:
+        """One of :func:`baton.llm.stats.unknown_outcomes`."""
+        reserved, resolution = call["reserved"], call["resolution"]
+        held = money.amount(reserved, get_settings().currency) if reserved else ""
+        notes = [str(Resolution(resolution).label)] if resolution else []
+        notes += [_("{amount} reserved").format(amount=held)] if held else []
+        return cls(
+            at=call["started_at"],
+            step=call["step_name"],
+            key=call["key"],
+            attempt=call["attempt"],
+            model=call["model"] or "—",
+            outcome=_("unknown outcome"),
+            tokens_in="",
+            tokens_out="",
+            took="",
+            cost=_("unknown"),
+            is_unpriced=True,
+            note=", ".join(notes),
+        )
+
+
+def calls_of(run_id: UUID, *, node_id: int | None = None, most: int, has_unknown: bool = True) -> list[Call]:
+    """The newest calls of a run or a step in the order of their times, in at most two queries.
+
+    Args:
+        run_id: The run.
+        node_id: Those of this step only.
+        most: How many at most.
+        has_unknown: Whether the outcome of any call of the run is unknown.
+    """
+    found = [Call.paid(each) for each in stats.steps_for_workflow(run_id, node_id=node_id, limit=most)]
+    if has_unknown:
+        found += [Call.unknown(each) for each in stats.unknown_outcomes(run_id, node_id=node_id)]
+    return sorted(found, key=lambda call: call.at)[-most:]
+
+
+def _served(times: int) -> str:
+    text = ngettext("from ledger", "from ledger, {count} times", times)
+    return text.format(count=number(times))
+
+
+def _tokens(count: int | None) -> str:
+    return _("not told") if count is None else number(count)

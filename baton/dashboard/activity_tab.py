@@ -11,6 +11,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
 
+from baton.dashboard.shown import whole
 from baton.explain.words import between, first_line
 from baton.models import WorkflowNode, WorkflowRun
 from baton.states import AttemptOutcome
@@ -47,7 +48,7 @@ class ActivityTab:
 
 def shown(look: Look) -> ActivityTab:
     """Read the newest events of a run from its rows; there is no table of events."""
-    limit = PAGE * max(1, min(20, _whole(look.params.get("n")) // PAGE))
+    limit = PAGE * max(1, min(20, (whole(look.params.get("n")) or 0) // PAGE))
     nodes = WorkflowNode.objects.using(look.using).of_workflow(look.run.pk).exclude(changed_at=None)
     events = [*_of_people(look), *_of_run(look)]
     for node in nodes.order_by("-changed_at").only("name", "state", "attempt_log", "error")[:_ROWS]:
@@ -116,7 +117,3 @@ def _of_people(look: Look) -> list[Event]:
         )
         for each in entries[:PAGE]
     ]
-
-
-def _whole(text: str | None) -> int:
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 6 else 0

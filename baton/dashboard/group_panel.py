@@ -16,7 +16,7 @@ from baton.dashboard.graph import labels
 from baton.dashboard.graph.faces import GroupFace
 from baton.dashboard.graph.folding import Fold
 from baton.dashboard.graph_plans import KnownPlan
-from baton.dashboard.shown import ORDER, WORST_FIRST
+from baton.dashboard.shown import ORDER, WORST_FIRST, whole
 from baton.explain.words import LINE_LENGTH, duration, first_line, number
 from baton.models import WorkflowNode
 from baton.states import StepState
@@ -83,7 +83,7 @@ def group_panel(look: Look, known: KnownPlan, index: int, face: GroupFace) -> Gr
     code = Coded("id", tuple(parts_of(one, 0, share)))
     nodes = WorkflowNode.objects.using(look.using).of_workflow(look.run.pk).order_by()
     nodes = nodes.annotate(code=code).filter(code__isnull=False)
-    cell, search = _whole(look.params.get("cell", "")), look.params.get("child", "").replace("\0", "").strip()
+    cell, search = whole(look.params.get("cell")), look.params.get("child", "").replace("\0", "").strip()
     found = _children(nodes, cell, search)
     most = MOST_CHILDREN if cell is None else _MOST_OF_A_CELL
     rows = list(found.values_list("name", "state", Substr("error", 1, LINE_LENGTH))[: most + 1])
@@ -119,7 +119,7 @@ def _children(nodes: QuerySet[Any], cell: int | None, search: str) -> QuerySet[A
     worst = Case(*whens, output_field=IntegerField())
     if search:
         matches = Q(name__icontains=search) | Q(error__icontains=search)
-        index = _whole(search)
+        index = whole(search)
         exact = Q(name=search)
         if index is not None:
             exact |= Q(fan_index=index) | Q(name__endswith=f"[{index}]")
@@ -230,7 +230,3 @@ def opened_in(look: Look) -> list[str]:
 def _hidden(look: Look) -> list[tuple[str, str]]:
     kept = ("open", "around", "direction")
     return [("view", look.view), *((word, look.params[word]) for word in kept if look.params.get(word))]
-
-
-def _whole(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 8 else None

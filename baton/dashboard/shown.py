@@ -20,6 +20,7 @@ SHAPES = {"running": "executing", "failed": "discarded"}
 _LEAST_PERCENT = 1.2
 _GAP_PERCENT = 0.3
 _NAMED = 2
+_MOST_DIGITS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +71,11 @@ def shape(state: str) -> str:
 def steps(count: int) -> str:
     """So many steps, in words."""
     return ngettext("{count} step", "{count} steps", count).format(count=number(count))
+
+
+def whole(text: str | None) -> int | None:
+    """A number that an address says; nothing where it says none, or one that is no use."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < _MOST_DIGITS else None
 
 
 def not_known() -> str:

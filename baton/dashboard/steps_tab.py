@@ -9,7 +9,7 @@ from django.db.models import Case, F, IntegerField, Q, QuerySet, Value, When
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from baton.dashboard.shown import WORST_FIRST, counted
+from baton.dashboard.shown import WORST_FIRST, counted, whole
 from baton.explain.words import between, first_line
 from baton.models import WorkflowNode
 from baton.states import StepState
@@ -54,7 +54,7 @@ def shown(look: Look) -> StepsTab:
     usual = [state for state in present if state != "completed"] or present
     states = asked or usual
     search = look.params.get("q", "").replace("\0", "")
-    limit = min(MOST, max(PAGE, _whole(look.params.get("n"))))
+    limit = min(MOST, max(PAGE, whole(look.params.get("n")) or 0))
     found = _found(nodes.filter(state__in=states), search)
     rows = list(found[: limit + 1])
     return StepsTab(
@@ -124,7 +124,3 @@ def _chip(look: Look, state: str, count: int, states: list[str], present: list[s
         is_on=is_on,
         address=look.address(states=",".join(others or present), n=""),
     )
-
-
-def _whole(text: str | None) -> int:
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 6 else 0

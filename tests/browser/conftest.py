@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from django.conf import settings
-from django.contrib.auth.models import Permission, User
-from django.test import Client
+from django.contrib.auth.models import User
 
 from scripts import chromium
 from scripts.services import REDIS_URL
 from tests.browser.server import Daphne
+from tests.people import client_of, user_with
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Page, Response
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Response
 
 OpenPage = Callable[..., "Page"]
 
@@ -28,8 +28,14 @@ VIEWS = ("view_workflowrun", "view_workflownode", "view_completion", "view_queue
 
 
 @pytest.fixture(scope="package")
-def browser() -> Iterator[Browser]:
-    """A Chromium."""
+def _daphne(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daphne]:
+    with Daphne(tmp_path_factory.mktemp("daphne") / "log", env=layers()) as server:
+        yield server
+
+
+@pytest.fixture(scope="package")
+def browser(_daphne: Daphne) -> Iterator[Browser]:
+    """A Chromium, which starts while daphne does."""
     binary = chromium.found()
     if binary is None:
         pytest.skip(chromium.REMEDY)
@@ -43,14 +49,43 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="package")
-def _daphne(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daphne]:
-    with Daphne(tmp_path_factory.mktemp("daphne") / "log", env=layers()) as server:
-        yield server
+def windows(browser: Browser, _daphne: Daphne) -> Windows:
+    """The browser's windows."""
+    return Windows(browser, _daphne.url)
+
+
+class Windows:
+    """Contexts of a browser by their options, kept so that what pages have in common is loaded once."""
+
+    def __init__(self, browser: Browser, url: str) -> None:
+        self._browser = browser
+        self._url = url
+        self._contexts: dict[str, BrowserContext] = {}
+
+    def open(self, session: str, **options: Any) -> Page:
+        """Open an empty window; whoever has this session is logged in."""
+        key = json.dumps(options, sort_keys=True)
+        if key not in self._contexts:
+            self._contexts[key] = self._browser.new_context(base_url=self._url, **options)
+            self._contexts[key].set_default_timeout(20_000)
+        context = self._contexts[key]
+        context.clear_cookies()
+        if session:
+            context.add_cookies([{"name": settings.SESSION_COOKIE_NAME, "value": session, "url": self._url}])
+        return context.new_page()
+
+    def close(self) -> None:
+        """Close all windows and forget what pages have kept in the browser, but for its cache."""
+        for context in self._contexts.values():
+            for page in context.pages:
+                page.evaluate("() => { try { localStorage.clear(); } catch { /* a page of nobody's has none */ } }")
+                page.close()
 
 
 @pytest.fixture
 def server(_daphne: Daphne, transactional_db: None) -> Daphne:
     """The suite's project, served on the test database."""
+    _daphne.wait_until_ready()
     return _daphne
 
 
@@ -63,14 +98,14 @@ def problems() -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def open_page(server: Daphne, browser: Browser, problems: list[str]) -> Iterator[OpenPage]:
+def open_page(server: Daphne, windows: Windows, problems: list[str]) -> Iterator[OpenPage]:
     """Open a window at an address of the server.
 
     `page = open_page("/admin/", user, scheme="dark", width=390, java_script_enabled=False)`
 
-    Nobody is logged in without a user. Other keyword arguments are those of Playwright's `new_context`.
+    Nobody is logged in without a user; in windows with the same options it is the one who opened the last of them.
+    Other keyword arguments are those of Playwright's `new_context`.
     """
-    contexts = []
 
     def open_it(
         path: str,
@@ -80,15 +115,8 @@ def open_page(server: Daphne, browser: Browser, problems: list[str]) -> Iterator
         width: int = 1440,
         **more: Any,
     ) -> Page:
-        context = browser.new_context(
-            base_url=server.url, color_scheme=scheme, viewport={"width": width, "height": 900}, **more
-        )
-        contexts.append(context)
-        context.set_default_timeout(20_000)
-        context.route("**/favicon.ico", lambda route: route.fulfill(status=204))
-        if user is not None:
-            context.add_cookies([{"name": settings.SESSION_COOKIE_NAME, "value": session_of(user), "url": server.url}])
-        page = context.new_page()
+        session = session_of(user) if user is not None else ""
+        page = windows.open(session, color_scheme=scheme, viewport={"width": width, "height": 900}, **more)
         page.on("console", lambda message: problems.extend(complaint(message)))
         page.on("pageerror", lambda error: problems.append(f"error in {page.url}: {error}"))
         page.on("response", lambda response: problems.extend(refusal(response, server)))
@@ -96,8 +124,7 @@ def open_page(server: Daphne, browser: Browser, problems: list[str]) -> Iterator
         return page
 
     yield open_it
-    for context in contexts:
-        context.close()
+    windows.close()
 
 
 def layers() -> dict[str, str]:
@@ -112,9 +139,7 @@ def layers() -> dict[str, str]:
 
 def session_of(user: User) -> str:
     """The key of a session in which somebody is logged in."""
-    client = Client()
-    client.force_login(user)
-    return str(client.session.session_key)
+    return str(client_of(user).session.session_key)
 
 
 def complaint(message: ConsoleMessage) -> list[str]:
@@ -131,17 +156,10 @@ def refusal(response: Response, server: Daphne) -> list[str]:
 @pytest.fixture
 def boss(transactional_db: None) -> User:
     """Somebody who may do everything."""
-    return User.objects.create_superuser("boss")
+    return user_with(is_superuser=True)
 
 
 @pytest.fixture
 def viewer(transactional_db: None) -> User:
     """Somebody who may look."""
-    return person(*VIEWS)
-
-
-def person(*permissions: str) -> User:
-    """A member of staff with these permissions."""
-    user = User.objects.create(username=f"user{User.objects.count()}", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions, content_type__app_label="baton"))
-    return user
+    return user_with(*VIEWS)

@@ -47,7 +47,7 @@ class Daphne:
         self.stop()
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start it; it does not answer at once."""
         command = [sys.executable, "-m", "daphne", "-b", "127.0.0.1", "-p", str(self.port)]
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
@@ -61,6 +61,9 @@ class Daphne:
                 start_new_session=True,
             )
         watchdog.watch(self._process, stop_with=signal.SIGKILL)
+
+    def wait_until_ready(self) -> None:
+        """Wait until it answers."""
         wait_until(self._answers, timeout=60, what=f"an answer of daphne at {self.url}")
 
     def stop(self) -> None:

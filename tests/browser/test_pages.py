@@ -6,8 +6,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import person
 from tests.browser.stories import TABS, brief, evil, failed, ingest, list_of_runs, now, page_of
+from tests.people import user_with
 
 SCHEMES = ("light", "dark")
 
@@ -89,7 +89,7 @@ def test_staff_without_the_permission_see_nothing(open_page, problems):
     run = failed()
 
     for address in (list_of_runs(), now(), page_of(run), page_of(run, "steps", "reconcile")):
-        page = open_page(address, person("view_completion"))
+        page = open_page(address, user_with("view_completion"))
 
         expect(page.get_by_text("403 Forbidden")).to_be_visible()
         assert "reconcile" not in page.content()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -11,7 +10,7 @@ from uuid import UUID
 from django.contrib import admin
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count, ExpressionWrapper, F, Q, QuerySet, Sum, Window
+from django.db.models import Count, F, QuerySet, Window
 from django.db.models.functions import Length, RowNumber
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
@@ -29,6 +28,7 @@ from baton.admin.filters import NameFilter
 from baton.admin.money import money_of
 from baton.conf import get_settings
 from baton.dashboard import changes
+from baton.dashboard.calls import costs_of
 from baton.dashboard.graph_tab import remembered
 from baton.dashboard.known import step_that_asks, with_known
 from baton.dashboard.now import now_page
@@ -37,7 +37,6 @@ from baton.dashboard.strip import strip_of
 from baton.explain.cancels import BY_DEPENDENCY
 from baton.explain.words import between, first_line, number
 from baton.models import Completion, Hold, StepStat, WorkflowNode, WorkflowRun
-from baton.models.fields import MoneyField
 from baton.states import FAILED, RunState, StepState
 
 _LARGEST_META = 4000
@@ -208,7 +207,8 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
         states = states_of([run for run in rows if not run.is_settled])
         states |= endings_of([run for run in rows if run.is_settled])
         failures = first_failures([run for run in rows if run.state == RunState.FAILED])
-        costs, people, holds = costs_of(rows), people_of(rows), holds_of([run for run in rows if not run.is_settled])
+        costs = costs_of([run.pk for run in rows], using=_alias(rows)) if rows else {}
+        people, holds = people_of(rows), holds_of([run for run in rows if not run.is_settled])
         for run in rows:
             vars(run)["admin_cost"] = costs.get(run.pk, (None, 0))
             vars(run)["admin_by"] = people.get(run.pk, "")
@@ -371,21 +371,6 @@ def first_failures(runs: Sequence[WorkflowRun]) -> dict[Any, str]:
     return {
         run_id: f"{name}: {first_line(error)}" for run_id, name, error in failed.values_list("run_id", "name", "error")
     }
-
-
-def costs_of(runs: Sequence[WorkflowRun]) -> dict[Any, tuple[Decimal | None, int]]:
-    """What the calls of each run cost, None where none has a price, and how many have none."""
-    if not runs:
-        return {}
-    priced = Q(cost__isnull=False, currency=get_settings().currency)
-    paid = ExpressionWrapper(F("cost") * F("count"), output_field=MoneyField())
-    calls = StepStat.objects.using(_alias(runs)).filter(run__in=[run.pk for run in runs], from_ledger=False)
-    rows = (
-        calls.order_by()
-        .values_list("run_id")
-        .annotate(spent=Sum(paid, filter=priced), lacks=Sum("count", filter=~priced))
-    )
-    return {run_id: (spent, unpriced or 0) for run_id, spent, unpriced in rows}
 
 
 def people_of(runs: Sequence[WorkflowRun]) -> dict[Any, str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Self
 from uuid import UUID
 
+from django.db.models import ExpressionWrapper, F, Q, Sum
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -15,6 +17,8 @@ from baton import money
 from baton.conf import get_settings
 from baton.explain.words import duration, number
 from baton.llm import stats
+from baton.models import StepStat
+from baton.models.fields import MoneyField
 from baton.states import Resolution
 
 
@@ -101,6 +105,27 @@ def calls_of(run_id: UUID, *, node_id: int | None = None, most: int, has_unknown
     if has_unknown:
         found += [Call.unknown(each) for each in stats.unknown_outcomes(run_id, node_id=node_id)]
     return sorted(found, key=lambda call: call.at)[-most:]
+
+
+def costs_of(
+    runs: Collection[Any], *, using: str | None, names: Collection[str] | None = None
+) -> dict[Any, tuple[Decimal | None, int]]:
+    """What the calls of each run cost, None where none has a price, and how many have none; in one query.
+
+    Args:
+        runs: The ids of runs; those without calls are left out.
+        using: The alias of the database.
+        names: Calls of steps of these names only.
+    """
+    if not runs:
+        return {}
+    priced = Q(cost__isnull=False, currency=get_settings().currency)
+    paid = ExpressionWrapper(F("cost") * F("count"), output_field=MoneyField())
+    calls = StepStat.objects.using(using).filter(run__in=list(runs), from_ledger=False).order_by()
+    if names is not None:
+        calls = calls.filter(step_name__in=list(names))
+    rows = calls.values_list("run_id").annotate(spent=Sum(paid, filter=priced), lacks=Sum("count", filter=~priced))
+    return {run_id: (spent, unpriced or 0) for run_id, spent, unpriced in rows}
 
 
 def _served(times: int) -> str:

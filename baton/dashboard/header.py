@@ -13,10 +13,11 @@ from django.utils.translation import ngettext
 
 from baton import money
 from baton.conf import get_settings
+from baton.dashboard.estimates import Usual
 from baton.dashboard.known import Known, known_of
 from baton.dashboard.shown import Bar, counted, shape
 from baton.explain.runs import explain_run
-from baton.explain.words import between, number
+from baton.explain.words import between, duration, number
 from baton.models import WorkflowRun
 
 _AMBER, _RED = 80, 100
@@ -50,20 +51,35 @@ class Header:
     since: datetime
     """From when a running run's time counts."""
     took: str
+    ends_at: datetime | None
+    """When it ends if it takes as long as usual; nothing where too few runs are known, and where it is over."""
+    time_note: str
+    """About how long it goes on; of a run that is over, how long runs usually take."""
+    time_basis: str
+    """What that is reckoned from."""
     cost: str
     unpriced: str
     """Which calls have no price, in words; empty where all have."""
     meter: Meter | None
+    at_end: str
+    """About what it costs at the end."""
+    cost_basis: str
+    """What that is reckoned from."""
     has_calls: bool
     attempts: int
     attempts_note: str
 
 
-def header_of(run: WorkflowRun, known: Known | None = None) -> Header:
-    """Read what the head of a run's page shows, or take it from what is known of the run."""
+def header_of(run: WorkflowRun, known: Known | None = None, usual: Usual | None = None) -> Header:
+    """Read what the head of a run's page shows, or take it from what is known of the run and of its like."""
     known = known_of(run) if known is None else known
     states, totals = known.states, known.totals
     bar = Bar.of(states)
+    usual = usual or Usual()
+    ends_at = usual.end_of(run)
+    if ends_at is not None and ends_at <= known.now:
+        ends_at = None
+    at_end = _at_end(run, usual, totals)
     return Header(
         state=str(run.state),
         state_label=str(run.get_state_display()),
@@ -75,13 +91,35 @@ def header_of(run: WorkflowRun, known: Known | None = None) -> Header:
         is_over=run.is_settled,
         since=run.inserted_at,
         took=between(run.inserted_at, run.finished_at or timezone.now()),
+        ends_at=ends_at,
+        time_note=_time_note(run, usual, known.now, ends_at),
+        time_basis=usual.basis,
         cost=_cost(totals),
         unpriced=_unpriced(totals),
         meter=_meter(run, known.spent),
+        at_end=at_end,
+        cost_basis=usual.basis_of_cost,
         has_calls=known.called or run.budget is not None,
         attempts=known.attempts,
-        attempts_note=" · ".join(_attempt_notes(known.retried, totals)),
+        attempts_note=" · ".join(_attempt_notes(known.attempts, known.retried, totals)),
     )
+
+
+def _time_note(run: WorkflowRun, usual: Usual, now: datetime, ends_at: datetime | None) -> str:
+    if ends_at is not None:
+        return _("about {time} left").format(time=between(now, ends_at))
+    if usual.seconds is None:
+        return ""
+    return _("usually {time}").format(time=duration(usual.seconds))
+
+
+def _at_end(run: WorkflowRun, usual: Usual, totals: dict[str, Any]) -> str:
+    """Nothing where it has cost more already, or where nobody knows what it has cost."""
+    if run.is_settled or not usual.cost or totals["unpriced"] or totals["ambiguous"]:
+        return ""
+    if usual.cost < (totals["cost"] or 0):
+        return ""
+    return _("about {amount} at the end").format(amount=money.amount(usual.cost, get_settings().currency))
 
 
 def _by(meta: Any) -> str:
@@ -110,9 +148,9 @@ def _meter(run: WorkflowRun, spent: Decimal) -> Meter | None:
     return Meter(percent=f"{part:.1f}%", tone=tone, of=of)
 
 
-def _attempt_notes(retried: int, totals: dict[str, Any]) -> list[str]:
+def _attempt_notes(attempts: int, retried: int, totals: dict[str, Any]) -> list[str]:
     notes = []
-    if retried:
+    if attempts:
         notes.append(ngettext("{count} retried", "{count} retried", retried).format(count=number(retried)))
     if totals["saved"]:
         saved = money.amount(totals["saved"], totals["currency"])

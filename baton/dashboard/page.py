@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from baton.conf import get_settings
 from baton.dashboard import activity_tab, graph_tab, money_tab, steps_tab, timeline_tab
+from baton.dashboard.estimates import Usual, usual_kept
 from baton.dashboard.header import Header, header_of
 from baton.dashboard.known import Known, known_of
 from baton.dashboard.panel import Panel, panel_of
@@ -33,6 +34,8 @@ class Look:
     """What else the address says: filters, pages."""
     known: Known
     """What was read of the run for its head."""
+    usual: Usual = field(default_factory=Usual)
+    """What such runs take and cost."""
     may_act: bool = False
     may_see_prompts: bool = False
     may_see_values: bool = False
@@ -102,7 +105,8 @@ def run_page(run: WorkflowRun, params: Mapping[str, str], **permissions: bool) -
     """
     using = run._state.db or get_settings().database  # noqa: SLF001 - its own alias
     known = known_of(run)
-    header = header_of(run, known)
+    usual = usual_kept(run)
+    header = header_of(run, known, usual)
     views = [view for view in _TABS if view != "money" or header.has_calls]
     view = params.get("view", "")
     view = view if view in views else views[0]
@@ -111,7 +115,7 @@ def run_page(run: WorkflowRun, params: Mapping[str, str], **permissions: bool) -
     is_open = bool(asked) or not ("step" in params or params.get("group"))
     step = _step(run, using, asked) if is_open else None
     rest = {word: value for word, value in params.items() if word not in ("view", "step")}
-    look = Look(run=run, using=using, view=view, step=step, params=rest, known=known, **permissions)
+    look = Look(run=run, using=using, view=view, step=step, params=rest, known=known, usual=usual, **permissions)
     return Page(
         look=look,
         as_of=timestamp(known.now),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from statistics import median
 from typing import Any
 
 from django.db.models import Count, Q, QuerySet, Sum
@@ -16,18 +16,19 @@ from django.utils.translation import ngettext
 
 from baton import money
 from baton.conf import get_settings
+from baton.dashboard.estimates import usual_of, usual_part
 from baton.dashboard.shown import counted, not_known, shape, steps
 from baton.engine.retry import RetryPlan
 from baton.explain.words import between, duration, listed, number
 from baton.llm import stats
 from baton.models import StepStat, WorkflowNode, WorkflowRun
-from baton.states import RunState, StepState
+from baton.models.node import WorkflowNodeQuerySet
+from baton.states import StepState
 
 MOST_NAMED = 12
 """How many steps a list names."""
-LEAST_RUNS = 5
-"""Of fewer earlier runs nothing is said of how long a run takes."""
-_NEWEST_RUNS = 200
+MOST_MARKED = 500
+"""How many steps the graph behind a preview is told of; of more it marks none."""
 _STOPS_FIRST = ("executing", "retryable", "snoozed", "available", "pending")
 
 
@@ -76,6 +77,8 @@ class Preview:
     lists: list[Listing]
     facts: list[Fact]
     notes: list[str]
+    names: str
+    """The names of the steps concerned, as JSON, for the graph behind; an empty list where they are too many."""
 
 
 def rerun_of(run: WorkflowRun, plan: RetryPlan, *, sentence: str, from_step: str, has_answers: bool) -> Preview:
@@ -93,9 +96,8 @@ def rerun_of(run: WorkflowRun, plan: RetryPlan, *, sentence: str, from_step: str
     kept = _listing(nodes, plan.keeps, _("Keeps its result"), lambda node: "")
     if any(row.state != StepState.COMPLETED for row in kept.rows):
         kept = Listing(title=_("Stays as it is"), rows=kept.rows, more=kept.more)
-    facts = [_cost_of(run, set(plan.reruns)), Fact(name=_("Attempts"), value=_("start again at 1"))]
-    if (usual := _usual(run)) is not None:
-        facts.insert(0, usual)
+    facts = [*_estimates(run, plan), _cost_of(run, set(plan.reruns))]
+    facts.append(Fact(name=_("Attempts"), value=_("start again at 1")))
     notes = [_("Another ending of the run follows.")]
     if has_answers:
         notes.append(_("Answers of language models that are paid for are kept and not paid again."))
@@ -108,6 +110,7 @@ def rerun_of(run: WorkflowRun, plan: RetryPlan, *, sentence: str, from_step: str
         lists=[again, kept] if plan.keeps else [again],
         facts=facts,
         notes=notes,
+        names=_marked(plan.reruns),
     )
 
 
@@ -139,6 +142,7 @@ def cancel_of(run: WorkflowRun) -> Preview:
         lists=lists,
         facts=[Fact(name=_("Running for"), value=_since(run.inserted_at)), _spent(run)],
         notes=notes,
+        names=_marked(list(nodes.unsettled().order_by("id").values_list("name", flat=True)[: MOST_MARKED + 1])),
     )
 
 
@@ -156,7 +160,11 @@ def _cancel_sentence(stops: Sequence[str], stopped: int, finished: int) -> str:
 # Lists ----------------------------------------------------------------------------------------------------------------
 
 
-def _nodes(run: WorkflowRun) -> QuerySet[WorkflowNode]:
+def _marked(names: Sequence[str]) -> str:
+    return json.dumps([] if len(names) > MOST_MARKED else list(names))
+
+
+def _nodes(run: WorkflowRun) -> WorkflowNodeQuerySet:
     using = run._state.db  # noqa: SLF001 - its own alias
     return WorkflowNode.objects.using(using).of_workflow(run.pk)
 
@@ -212,19 +220,21 @@ def _since(moment: datetime) -> str:
 # Time and money -------------------------------------------------------------------------------------------------------
 
 
-def _usual(run: WorkflowRun) -> Fact | None:
-    """How long runs of that name took that were not run again; nothing where too few are known."""
-    runs = WorkflowRun.objects.using(run._state.db).filter(name=run.name).exclude(pk=run.pk)  # noqa: SLF001
-    newest = runs.order_by("-inserted_at", "-id").values_list("state", "round", "inserted_at", "finished_at")
-    took = [
-        (finished - inserted).total_seconds()
-        for state, round_, inserted, finished in newest[:_NEWEST_RUNS]
-        if state == RunState.COMPLETED and round_ == 1 and finished is not None
-    ]
-    if len(took) < LEAST_RUNS:
-        return None
-    note = _("median of {count} earlier runs").format(count=number(len(took)))
-    return Fact(name=_("A whole run takes"), value=_("about {time}").format(time=duration(median(took))), note=note)
+def _estimates(run: WorkflowRun, plan: RetryPlan) -> list[Fact]:
+    """About how long and how much, by runs in which the same steps ran; of too many steps by whole runs."""
+    part = usual_part(run, plan.reruns)
+    usual = usual_of(run) if part is None else part
+    whole = _("A whole run takes"), _("A whole run costs")
+    takes, costs = whole if part is None and plan.keeps else (_("Takes"), _("Costs"))
+    facts = []
+    if usual.seconds is not None:
+        value = _("about {time}").format(time=duration(usual.seconds))
+        facts.append(Fact(name=takes, value=value, note=usual.basis))
+    if usual.cost is not None:
+        value = _("about {amount}").format(amount=money.amount(usual.cost, get_settings().currency))
+        note = _("{basis}, if all answers are new").format(basis=usual.basis_of_cost)
+        facts.append(Fact(name=costs, value=value, note=note))
+    return facts
 
 
 def _cost_of(run: WorkflowRun, names: set[str]) -> Fact:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,7 +19,7 @@ from baton import Workflow
 from baton.models import WorkflowRun
 from baton.testing import drain
 from tests import steps
-from tests.factories import LedgerEntryFactory, StepStatFactory, WorkflowRunFactory
+from tests.factories import LedgerEntryFactory, StepStatFactory, WorkflowNodeFactory, WorkflowRunFactory
 from tests.people import client_with
 
 pytestmark = pytest.mark.django_db
@@ -73,7 +75,9 @@ def test_retry_shows_what_runs_again_and_what_keeps_its_result(operator: Client)
     }
     assert [row.note for row in preview.lists[0].rows][1] == "never ran"
     assert facts_of(preview) == {"They have cost": "— no call of a language model", "Attempts": "start again at 1"}
+    assert json.loads(preview.names) == ["reconcile", "post"]
     shown = answer.content.decode()
+    assert ' data-steps="[&quot;reconcile&quot;, &quot;post&quot;]"' in shown
     assert ">Re-run 2 steps</button>" in shown
     assert ' style="' not in shown
 
@@ -122,25 +126,29 @@ def test_cost_is_of_the_steps_that_run_again_and_says_what_it_lacks(operator: Cl
     assert 'name="new_answers"' in answer.content.decode()
 
 
-def test_time_is_the_median_of_five_earlier_runs_or_nothing(operator: Client) -> None:
+def test_time_and_cost_are_medians_of_the_same_steps_in_five_earlier_runs_or_nothing(operator: Client) -> None:
     run, now = failed_run(), timezone.now()
 
     def earlier(seconds: int, **more: Any) -> None:
-        WorkflowRunFactory.create(
-            name="invoice-sync", completed=True, inserted_at=now, finished_at=now + timedelta(seconds=seconds), **more
-        )
+        ended = {"name": "invoice-sync", "completed": True, "inserted_at": now - timedelta(hours=1), "finished_at": now}
+        like = WorkflowRunFactory.create(**{**ended, **more})
+        for name, began in (("fetch", now - timedelta(minutes=30)), ("reconcile", now)):
+            took = {"started_at": began, "settled_at": began + timedelta(seconds=seconds)}
+            node = WorkflowNodeFactory.create(run=like, name=name, completed=True, **took)
+            StepStatFactory.create(node=node, cost=Decimal(seconds))
 
     for seconds in (10, 20, 30, 40):
         earlier(seconds)
     earlier(9000, round=2)
-    WorkflowRunFactory.create(name="invoice-sync", failed=True)
-    WorkflowRunFactory.create(name="other", completed=True)
+    earlier(9000, state="failed")
+    earlier(9000, name="other")
 
-    assert "A whole run takes" not in facts_of(asked(operator, "retry", run).context["preview"])
+    assert facts_of(asked(operator, "retry", run).context["preview"]).keys() == {"They have cost", "Attempts"}
     earlier(50)
-    shown = facts_of(asked(operator, "retry", run).context["preview"])["A whole run takes"]
+    facts = facts_of(asked(operator, "retry", run).context["preview"])
 
-    assert shown == "about 30 s median of 5 earlier runs"
+    assert facts["Takes"] == "about 30 s median of 5 earlier runs"
+    assert facts["Costs"] == "about 30.00 USD median of 5 earlier runs, if all answers are new"
 
 
 def test_cancel_shows_what_stops_what_is_finished_and_what_was_spent(operator: Client) -> None:
@@ -154,6 +162,7 @@ def test_cancel_shows_what_stops_what_is_finished_and_what_was_spent(operator: C
     assert preview.sentence == "2 steps are cancelled. Now: 1 available and 1 pending."
     assert lists_of(preview) == {"Stops": [("a", "available"), ("b", "pending")]}
     assert facts_of(preview)["Spent"] == "0.0022 USD"
+    assert json.loads(preview.names) == ["a", "b"]
     shown = answer.content.decode()
     assert ">Cancel run</button>" in shown
     assert ">Let it run</a>" in shown

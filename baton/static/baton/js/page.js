@@ -109,6 +109,7 @@ function showHead(run) {
     const since = find("dl [data-since]");
     since?.removeAttribute("data-since");
     put(since, run.took);
+    for (const estimate of root.querySelectorAll("dl [data-estimate]")) estimate.remove();
     put(since?.closest(".b-fact")?.querySelector("dt"), word("took"));
     refreshWithin(PANEL_EVERY);
   }
@@ -276,6 +277,10 @@ function tick() {
   if (root.dataset.connection === "open") shownAt = live.now();
   for (const element of root.querySelectorAll("[data-since]")) {
     put(element, ticking(live.now() - Date.parse(element.dataset.since)));
+  }
+  for (const element of root.querySelectorAll("[data-until]")) {
+    const left = Date.parse(element.dataset.until) - live.now();
+    put(element, left > 0 ? element.dataset.words.replace("{time}", ticking(left)) : "");
   }
 }
 

@@ -111,7 +111,8 @@ class Execution:
             self.raised = True
             self.was_torn = True
             returned = StepTimeoutError(self.claim.timeout or 0)
-        return replace(self._judge(returned, seconds), besides=tuple(self.ledger.besides))
+        verdict = self._judge(returned, seconds)
+        return replace(verdict, besides=tuple(self.ledger.besides)) if self.ledger.besides else verdict
 
     def mend(self) -> None:
         """Leave the connections as a worker's next step expects them."""

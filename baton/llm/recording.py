@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
@@ -215,18 +215,29 @@ def _fill(connection: BaseDatabaseWrapper, stat: StepStat) -> bool:
 
 def settle_late(connection: BaseDatabaseWrapper, call: StepStat, cost: Decimal) -> None:
     """Charge a call whose cost has become known after its answer was stored, in the place of what it had reserved."""
-    entries = LedgerEntry.objects.using(connection.alias).filter(pk=call.entry_id or 0, reserved__isnull=False)
-    held = entries.values_list("reserved", "accounts").first()
-    if held is not None and entries.update(reserved=None):
-        names = held[1].split()
-        accounts.settle_accounts(connection, names, reserved=held[0], cost=cost)
-        # Not within a settle, which has locked its step.
-        transaction.on_commit(lambda: _wake(connection, names, cost), using=connection.alias, robust=True)
-    else:
-        _spend(connection, call, cost)
+    names, reserved = accounts_of(call, using=connection.alias)
+    for name in sorted(names):
+        accounts.settle_accounts(connection, [name], reserved=reserved.get(name), cost=cost)
+    # Not within a settle, which has locked its step.
+    transaction.on_commit(lambda: _wake(connection, reserved, cost), using=connection.alias, robust=True)
 
 
-def _wake(connection: BaseDatabaseWrapper, names: list[str], cost: Decimal) -> None:
+def accounts_of(call: StepStat, *, using: str) -> tuple[set[str], dict[str, Decimal]]:
+    """The accounts that a call is paid from, and what is still reserved for it in them, which the caller gives back.
+
+    A call that had no price when it was answered keeps its reservation: from then on its cost stands in its place.
+    """
+    reserved: dict[str, Decimal] = {}
+    if call.entry_id is not None and call.cost is None:
+        entries = LedgerEntry.objects.using(using).filter(pk=call.entry_id, reserved__isnull=False)
+        held = entries.only("reserved", "accounts").first()
+        if held is not None and held.reserved is not None and entries.update(reserved=None):
+            reserved = dict.fromkeys(held.accounts.split(), held.reserved)
+    day = next((name for name in reserved if name.startswith("day:")), f"day:{call.at.astimezone(UTC):%Y-%m-%d}")
+    return {accounts.run_account(call.run_id), accounts.step_account(call.node_id), day, *reserved}, reserved
+
+
+def _wake(connection: BaseDatabaseWrapper, names: Iterable[str], cost: Decimal) -> None:
     for name in names:
         if accounts.is_held_for(connection, name):
             accounts.wake_held(connection, name, typical=cost or None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC
 from decimal import Context, Decimal, localcontext
 from typing import Any
 from uuid import UUID
@@ -14,10 +13,10 @@ from django.db import connections, transaction
 from django.db.models import Count, Q, QuerySet
 
 from baton.conf import get_settings
-from baton.engine.accounts import held_accounts, run_account, settle_accounts, step_account, wake_held
+from baton.engine.accounts import held_accounts, settle_accounts, wake_held
 from baton.llm.pricing import Quote, Usage, price
-from baton.llm.recording import priced
-from baton.models import LedgerEntry, StepStat
+from baton.llm.recording import accounts_of, priced
+from baton.models import StepStat
 
 BATCH = 500
 _READ = (
@@ -176,7 +175,7 @@ def _write(report: RepriceReport, quotes: Sequence[tuple[StepStat, Quote]]) -> N
             _note(report, stat, quote)
             if stat.from_ledger or quote.cost is None:
                 continue
-            names, reserved = _accounts_of(stat, using=using)
+            names, reserved = accounts_of(stat, using=using)
             for name in names:
                 spent[name] += _difference(stat, quote)
                 freed[name] += reserved.get(name, Decimal(0))
@@ -197,18 +196,3 @@ def _is_written(stat: StepStat, quote: Quote, *, using: str) -> bool:
             unchanged.update(unpriced_because=quote.reason)
         return stat.cost is None
     return bool(unchanged.update(**priced(quote)))
-
-
-def _accounts_of(stat: StepStat, *, using: str) -> tuple[set[str], dict[str, Decimal]]:
-    """The accounts that a call is paid from, where they exist, and what is still reserved for it in them.
-
-    A call that had no price when it was answered keeps its reservation: from now on its cost stands in its place.
-    """
-    reserved: dict[str, Decimal] = {}
-    if stat.entry_id is not None and stat.cost is None:
-        entries = LedgerEntry.objects.using(using).filter(pk=stat.entry_id, reserved__isnull=False)
-        held = entries.only("reserved", "accounts").first()
-        if held is not None and held.reserved is not None and entries.update(reserved=None):
-            reserved = dict.fromkeys(held.accounts.split(), held.reserved)
-    day = next((name for name in reserved if name.startswith("day:")), f"day:{stat.at.astimezone(UTC):%Y-%m-%d}")
-    return {run_account(stat.run_id), step_account(stat.node_id), day, *reserved}, reserved

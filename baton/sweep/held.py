@@ -110,8 +110,11 @@ def _answered(connection: BaseDatabaseWrapper) -> Iterator[list[int]]:
     while rows := sql.fetch(connection, _QUESTIONS, [last, BATCH]):
         last = rows[-1][1]
         asked = {int(account.partition(":")[2]): node_id for node_id, account in rows}
-        entries = LedgerEntry.objects.using(connection.alias).filter(pk__in=asked)
-        still = set(
-            entries.filter(state=EntryState.AMBIGUOUS, resolution="", is_retired=False).values_list("pk", flat=True)
-        )
+        # The state is compared here: with it the planner may read every call of unknown outcome for these few ids.
+        calls = LedgerEntry.objects.using(connection.alias).filter(pk__in=asked)
+        still = {
+            entry_id
+            for entry_id, state, resolution, is_retired in calls.values_list("pk", "state", "resolution", "is_retired")
+            if state == EntryState.AMBIGUOUS and not resolution and not is_retired
+        }
         yield sorted(node_id for entry_id, node_id in asked.items() if entry_id not in still)

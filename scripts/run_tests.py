@@ -19,12 +19,10 @@ from typing import Self
 from xml.etree import ElementTree as ET
 
 from scripts import chromium
-from scripts.processes import Program, leave, run, run_lanes, say
+from scripts.processes import Program, leave, run_lanes, say
 from scripts.services import DATABASE_URL, REDIS_URL, ServiceError, postgres, valkey
 
 AT_HAND = "--suites-at-hand"
-
-CHECKS = ("lint", "types", "docs")
 
 NO_TESTS_COLLECTED = 5
 
@@ -46,28 +44,33 @@ class Suite:
     """Where its tests are."""
 
 
-# The lanes of a round run at the same time, for most tests wait more than they work; in a lane one suite follows the
-# other, and browsers follow the shortest.
-ROUNDS = (
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A target of the Makefile that is no test."""
+
+    title: str
+
+
+# Lanes run at the same time, for most tests wait more than they work; what is in a lane runs one after the other.
+LANES: tuple[tuple[Suite | Check, ...], ...] = (
     (
-        (Suite("SQLite", "sqlite", "orm", "not quiet and not browser"),),
-        (Suite("PostgreSQL", "postgres", "orm", "not quiet and not once and not browser", (DATABASE_URL,)),),
-        (
-            Suite("PostgreSQL, Redis broker", "postgres", "redis", "broker and not browser", (DATABASE_URL, REDIS_URL)),
-            Suite("Chromium", "sqlite", "orm", "browser", folder=BROWSER),
-            Suite(
-                "Chromium, PostgreSQL, Redis",
-                "postgres",
-                "redis",
-                "browser and broker",
-                (DATABASE_URL, REDIS_URL),
-                BROWSER,
-            ),
-        ),
+        Suite("SQLite", "sqlite", "orm", "not once and not browser"),
+        Check("lint"),
+        Check("types"),
+        Check("docs"),
     ),
-    ((Suite("SQLite, what measures time", "sqlite", "orm", "quiet"),),),
-    ((Suite("PostgreSQL, what measures time", "postgres", "orm", "quiet", (DATABASE_URL,)),),),
+    (Suite("PostgreSQL", "postgres", "orm", "not once and not browser", (DATABASE_URL,)),),
+    (
+        Suite("PostgreSQL, Redis broker", "postgres", "redis", "broker and not browser", (DATABASE_URL, REDIS_URL)),
+        Suite("Chromium", "sqlite", "orm", "browser", folder=BROWSER),
+        Suite(
+            "Chromium, PostgreSQL, Redis", "postgres", "redis", "browser and broker", (DATABASE_URL, REDIS_URL), BROWSER
+        ),
+        Suite("Once", "sqlite", "orm", "once"),
+    ),
 )
+
+Lanes = Sequence[Sequence[Suite | Check]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +106,12 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, leave)
     at_hand = AT_HAND in arguments
     for_pytest = [argument for argument in arguments if argument != AT_HAND]
+    # A narrowed run is for a quick answer, and tox has environments of its own for the checks.
+    lanes = without_checks(LANES) if arguments else LANES
     with compiled_once():
-        tally, failed = run_suites_at_hand(for_pytest) if at_hand else run_all_suites(for_pytest)
-    # A narrowed run is for a quick answer.
-    if not arguments:
-        failed += [check for check in CHECKS if not run_check(check)]
-        if chromium.found() is None:
-            say(f"Left out: the browser tests. {chromium.REMEDY}")
+        tally, failed = run_at_hand(lanes, for_pytest) if at_hand else run_with_servers(lanes, for_pytest)
+    if not arguments and chromium.found() is None:
+        say(f"Left out: the browser tests. {chromium.REMEDY}")
     say(f"Failed: {', '.join(failed)}" if failed else "All is well")
     print(tally, flush=True)
     if closing_line := os.environ.get("BATON_CLOSING_LINE"):
@@ -132,57 +134,68 @@ def compiled_once() -> Iterator[None]:
         del os.environ["PYTHONPYCACHEPREFIX"]
 
 
-def run_all_suites(arguments: Sequence[str]) -> tuple[Tally, list[str]]:
-    """Start the servers and run every suite; return the counts and what failed."""
+def without_checks(lanes: Lanes) -> Lanes:
+    """The same lanes with their suites alone."""
+    return [[each for each in lane if isinstance(each, Suite)] for lane in lanes]
+
+
+def run_with_servers(lanes: Lanes, arguments: Sequence[str]) -> tuple[Tally, list[str]]:
+    """Start the servers and run everything; return the counts and what failed."""
     try:
         with contextlib.ExitStack() as servers:
             for variable, service in ((DATABASE_URL, postgres()), (REDIS_URL, valkey())):
                 server = servers.enter_context(service)
                 os.environ[variable] = server.url
                 say(f"{variable}={server.url} ({server.origin})")
-            return run_suites_at_hand(arguments)
+            return run_at_hand(lanes, arguments)
     except ServiceError as exc:
         say(str(exc))
         return Tally(failed=1), ["servers"]
 
 
-def run_suites_at_hand(arguments: Sequence[str]) -> tuple[Tally, list[str]]:
-    """Run the suites whose servers the environment names; return the counts and what failed."""
+def run_at_hand(lanes: Lanes, arguments: Sequence[str]) -> tuple[Tally, list[str]]:
+    """Run what has the servers that it wants; return the counts and what failed."""
+    at_hand = [[each for each in lane if _has_servers(each) and _is_meant(each, arguments)] for lane in lanes]
+    return run_all([lane for lane in at_hand if lane], arguments)
+
+
+def run_all(lanes: Lanes, arguments: Sequence[str]) -> tuple[Tally, list[str]]:
+    """Run lanes at the same time; return the counts and what failed."""
+    whole = [each for lane in lanes for each in lane]
+    say(" and ".join(", then ".join(each.title for each in lane) for lane in lanes))
     tally, failed = Tally(), []
-    for lanes in ROUNDS:
-        at_hand = [
-            [suite for suite in lane if all(os.environ.get(variable) for variable in suite.servers)] for lane in lanes
-        ]
-        for suite, of_suite, succeeded in run_suites([lane for lane in at_hand if lane], arguments):
-            tally += of_suite
+    with tempfile.TemporaryDirectory(prefix="baton-report-") as folder:
+        reports = {each: Path(folder) / f"{number}.xml" for number, each in enumerate(whole)}
+        programs = [[_program(each, reports[each], arguments) for each in lane] for lane in lanes]
+        statuses = [status for of_lane in run_lanes(programs) for status in of_lane]
+        for each, status in zip(whole, statuses, strict=True):
+            succeeded = status == 0
+            if isinstance(each, Suite):
+                of_suite, succeeded = judge(Tally.read(reports[each]), status, narrowed=bool(arguments))
+                tally += of_suite
             if not succeeded:
-                failed.append(suite.title)
+                failed.append(each.title)
     return tally, failed
 
 
-def run_suites(lanes: Sequence[Sequence[Suite]], arguments: Sequence[str]) -> list[tuple[Suite, Tally, bool]]:
-    """Run lanes of suites at the same time; return the counts of each and whether it succeeded."""
-    if not lanes:
-        return []
-    suites = [suite for lane in lanes for suite in lane]
-    say(" and ".join(", then ".join(suite.title for suite in lane) for lane in lanes))
-    with tempfile.TemporaryDirectory(prefix="baton-report-") as folder:
-        reports = {suite: Path(folder) / f"{number}.xml" for number, suite in enumerate(suites)}
-        programs = [[_program(suite, reports[suite], arguments) for suite in lane] for lane in lanes]
-        statuses = [status for of_lane in run_lanes(programs) for status in of_lane]
-        tallies = [Tally.read(reports[suite]) for suite in suites]
-    return [
-        (suite, *judge(tally, status, narrowed=bool(arguments)))
-        for suite, tally, status in zip(suites, tallies, statuses, strict=True)
-    ]
+def _has_servers(each: Suite | Check) -> bool:
+    return isinstance(each, Check) or all(os.environ.get(variable) for variable in each.servers)
 
 
-def _program(suite: Suite, report: Path, arguments: Sequence[str]) -> Program:
-    command = [sys.executable, "-m", "pytest", f"--junitxml={report}", "-m", suite.marks]
-    command += arguments or [suite.folder]
-    if suite.folder == BROWSER:
+def _is_meant(each: Suite | Check, arguments: Sequence[str]) -> bool:
+    """False for the browsers' suites where the run is narrowed to files that are none of theirs."""
+    files = [argument for argument in arguments if ".py" in argument]
+    return getattr(each, "folder", "") != BROWSER or not files or any(BROWSER in file for file in files)
+
+
+def _program(each: Suite | Check, report: Path, arguments: Sequence[str]) -> Program:
+    if isinstance(each, Check):
+        return Program(["make", "--no-print-directory", each.title])
+    command = [sys.executable, "-m", "pytest", f"--junitxml={report}", "-m", each.marks]
+    command += arguments or [each.folder]
+    if each.folder == BROWSER:
         command = [sys.executable, "-m", "scripts.chromium", *command]
-    return Program(command, {"BATON_TEST_DB": suite.database, "BATON_TEST_BROKER": suite.broker})
+    return Program(command, {"BATON_TEST_DB": each.database, "BATON_TEST_BROKER": each.broker})
 
 
 def judge(tally: Tally, status: int, *, narrowed: bool) -> tuple[Tally, bool]:
@@ -191,12 +204,6 @@ def judge(tally: Tally, status: int, *, narrowed: bool) -> tuple[Tally, bool]:
     if not fine and not tally.failed:
         tally += Tally(failed=1)  # pytest itself failed, or found no test
     return tally, tally.failed == 0
-
-
-def run_check(name: str) -> bool:
-    """Run another target of the Makefile; return whether it succeeded."""
-    say(name)
-    return run(Program(["make", "--no-print-directory", name])) == 0
 
 
 if __name__ == "__main__":

@@ -38,10 +38,14 @@ _ONCE = (
     "tests/llm/test_transience",
     "tests/llm/test_usage",
     "tests/scripts/",
+    "tests/test_databases.py",
     "tests/test_docs.py",
     "tests/test_example_project.py",
     "tests/test_fake_llm.py",
     "tests/test_graph.py",
+    "tests/test_processes.py",
+    "tests/test_references.py",
+    "tests/test_values.py",
 )
 """What has nothing to do with a database, or as much with the one as with the other, and takes its time."""
 

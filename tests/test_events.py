@@ -653,6 +653,7 @@ def test_layer_is_followed_as_settings_change():
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_without_channels_installed_a_workflow_completes_and_nothing_is_said(manage):
     program = (
         "import sys; sys.modules['channels'] = None\n"

@@ -262,7 +262,7 @@ FEATURES: dict[int, list[str]] = {
         f"{RETRY}.test_second_round_has_an_ending_of_its_own_and_a_second_event_is_sent",
         f"{RETRY}.test_retry_from_a_step_runs_it_and_everything_after_it_also_where_nothing_failed",
         f"{RETRY}.test_second_round_runs_on_real_workers_and_each_round_is_announced_once",
-        "tests.test_random_graphs.test_50_random_graphs_retried_twice_come_to_what_the_rules_say",
+        "tests.test_random_graphs.test_30_random_graphs_retried_twice_come_to_what_the_rules_say",
     ],
 }
 """For each row of the table of features, the tests that prove it."""

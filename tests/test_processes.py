@@ -7,11 +7,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from django.db import connections
 from django_q.tasks import async_task
 
 from baton import Workflow
-from scripts.services import Postgres
 from tests import steps
 from tests.conftest import StartCluster
 from tests.processes import Manage
@@ -85,14 +83,3 @@ def test_command_works_on_the_test_database(manage: Manage) -> None:
     )
 
     assert done.stdout.strip() == "{'name': 'waits'}"
-
-
-@pytest.mark.postgres
-def test_cluster_outlives_a_crash_of_its_postgres(restartable_postgres: Postgres, real_cluster: StartCluster) -> None:
-    real_cluster()
-
-    restartable_postgres.restart("immediate")
-
-    connections.close_all()
-    run = Workflow("after").add("one", steps.nothing).insert()
-    assert run.wait(timeout=60) == "completed"

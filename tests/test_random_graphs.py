@@ -31,9 +31,9 @@ from tests.utils import wait_until
 
 Notes = dict[str, list[dict[str, Any]]]
 
-IN_PROCESS = 200
+IN_PROCESS = 100
 ON_A_CLUSTER = 30
-RETRIED_IN_PROCESS = 50
+RETRIED_IN_PROCESS = 30
 RETRIED_ON_A_CLUSTER = 15
 MAX_STEPS = 60
 TIMEOUT = 0.5
@@ -278,7 +278,7 @@ def _assert_announced_in_order(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_200_random_graphs_come_to_what_the_rules_say(tmp_path):
+def test_100_random_graphs_come_to_what_the_rules_say(tmp_path):
     seen: list[Description] = []
     events: list[dict[str, Any]] = []
     endings: list[dict[str, Any]] = []
@@ -323,7 +323,7 @@ def test_200_random_graphs_come_to_what_the_rules_say(tmp_path):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_50_random_graphs_retried_twice_come_to_what_the_rules_say(tmp_path):
+def test_30_random_graphs_retried_twice_come_to_what_the_rules_say(tmp_path):
     seen: list[tuple[str | None, Ending | None]] = []
     events: list[dict[str, Any]] = []
     endings: list[str] = []

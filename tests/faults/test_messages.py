@@ -126,6 +126,7 @@ def test_bells_fetched_by_a_busy_cluster_hold_up_nothing_while_another_is_idle(
     assert check() == []
 
 
+@pytest.mark.once
 def test_broker_that_goes_and_comes_back_empty_loses_no_run(
     real_cluster: StartCluster, sweeper: Sweeper, manage: Manage, tmp_path
 ):

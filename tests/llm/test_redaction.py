@@ -343,6 +343,7 @@ def test_secret_is_removed_before_the_cut_wherever_that_falls(settings):
     assert "qqq" not in all_text()
 
 
+@pytest.mark.once
 def test_answer_of_20_mb_is_kept_without_its_bulk():
     text = "a word " * 3_000_000
 

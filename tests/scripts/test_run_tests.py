@@ -38,8 +38,8 @@ def test_fails(): assert False
 def test_errs(missing_fixture): pass
 @pytest.mark.skip
 def test_skipped(): pass
-@pytest.mark.quiet
-def test_measures(): pass
+@pytest.mark.once
+def test_takes_its_time(): pass
 """
 
     done = drive(tests, tmp_path, repository)

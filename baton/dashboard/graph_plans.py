@@ -16,7 +16,7 @@ from baton.dashboard.graph.shape import Shape, Step
 from baton.dashboard.known import Known
 from baton.models import WorkflowEdge, WorkflowNode, WorkflowRun
 
-_EDITION = 1
+_EDITION = 2
 """To be raised when plans of old are no longer good."""
 _KEPT_SECONDS = 86_400
 _NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>0|[1-9][0-9]{0,8})(?P<after>[^0-9]*)", re.DOTALL)

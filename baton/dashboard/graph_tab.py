@@ -55,8 +55,6 @@ class GraphTab:
     direction: str
     down: str
     right: str
-    words: str
-    """The words of states, as JSON for the script."""
     names: str
     """How the steps of groups are called, as JSON for the script."""
     aside: str
@@ -90,7 +88,6 @@ def shown(look: Look) -> GraphTab:
         direction=direction,
         down=look.address(direction="down"),
         right=look.address(direction="right"),
-        words=json.dumps({str(state.value): str(state.label) for state in StepState}),
         names=json.dumps(_names(known)),
         aside=_aside(look, group),
         summary=summary,
@@ -142,7 +139,8 @@ def _names(known: KnownPlan) -> dict[str, tuple[str, int, str]]:
 
 
 def _address(look: Look, node: DrawnNode) -> str:
-    changes = {"child": "", "cell": ""}
+    # The graph is what a page shows anyhow.
+    changes = {"view": "", "child": "", "cell": ""}
     if node.is_group:
         return look.address(group=node.key, step="", **changes)
     return look.address(step=node.key, group="", **changes)

@@ -116,6 +116,11 @@ def test_what_changes_is_painted_and_what_is_older_is_not(open_page, viewer):
 def test_without_javascript_the_picture_stands_with_its_links(open_page, viewer):
     page = open_page(page_of(ingest(60)), viewer, java_script_enabled=False)
     expect(page.locator("[data-zoom=in]")).to_be_hidden()
+    # Cells of one state side by side are one use; each has the colour of its state, not that of its group.
+    colours = "(cells) => cells.map((cell) => [getComputedStyle(cell).color, cell.getAttribute('href').split('-')[2]])"
+    inks = page.locator(".b-cells use").evaluate_all(colours)
+    assert len(inks) < 60
+    assert len({ink for ink, _ in inks}) == len({state for _, state in inks}) > 1
     page.locator(".b-node[data-step=merge] > .b-box").click()
     expect(page.locator("#b-panel-name")).to_have_text("merge")
     page.locator(".b-group > .b-name").click()

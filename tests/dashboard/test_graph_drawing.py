@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from xml.etree import ElementTree as ET
 
@@ -34,6 +35,27 @@ def parsed(markup):
     return ET.fromstring(markup)
 
 
+def bunches(svg):
+    """The edges that look alike."""
+    return svg.find("g[@class='b-edges']").findall("g")
+
+
+def cells_of(svg, link):
+    """The state, the column and the row of each cell of a mosaic."""
+    known = {group.get("id"): group for group in svg.find("defs").findall("g")}
+
+    def inside(group):
+        for use in group.findall("use"):
+            at = (int(use.get("x", 0)), int(use.get("y", 0)))
+            found = known.get(use.get("href")[1:])
+            if found is None:
+                yield use.get("href").removeprefix("#b-c-"), *at
+            else:
+                yield from ((state, at[0] + x, at[1] + y) for state, x, y in inside(found))
+
+    return [(state, x // 12, y // 12) for state, x, y in inside(link.find("g"))]
+
+
 def by_step(drawing):
     return {node.key: node for node in drawing.nodes}
 
@@ -64,7 +86,7 @@ def test_the_edges_that_cancelled_are_told_from_those_that_did_not():
 
     kinds = {key: edge_between(drawing, *key).kind for key in (("a", "c"), ("b", "c"), ("a", "d"))}
     assert kinds == {("a", "c"): "cause", ("b", "c"): "settled", ("a", "d"): "settled"}
-    assert 'b-cause" d=' in to_svg(drawing)
+    assert '<g class="b-cause" data-ends=' in to_svg(drawing)
     assert "url(#b-head-cause)" in to_svg(drawing)
 
 
@@ -107,6 +129,10 @@ def test_a_name_that_does_not_fit_is_shortened_and_told_in_full():
 
     assert node.title == "reconcil…he_year"
     assert node.label.startswith(f"{name}: completed.")
+
+
+def test_a_group_that_is_all_alike_says_so_once():
+    assert drawn(plan_of(fan(400))).nodes[1].label == "page: fan-out of 400, completed."
 
 
 def test_a_group_says_how_far_it_is():
@@ -253,10 +279,8 @@ def test_a_node_is_a_link_with_its_words():
     assert link.attrib == {
         "class": "b-node b-executing b-critical b-selected",
         "id": "b-n-1",
-        "href": "?view=graph&step=assess%5Bgpt-5%5D",
+        "href": "?step=assess%5Bgpt-5%5D",
         "aria-label": "assess[gpt-5]: executing. gpt-5, 41 s",
-        "data-row": "0",
-        "data-place": "0",
         "data-step": "assess[gpt-5]",
         "transform": "translate(24 24)",
     }
@@ -276,12 +300,33 @@ def test_a_group_is_a_link_to_its_panel_and_tells_its_members():
     svg = parsed(to_svg(drawn(plan_of(fan(50)), {3: "executing"})))
 
     link = list(svg.iter("a"))[1]
-    assert link.get("href") == "?view=graph&group=fan_out%3Apage"
-    assert (link.get("data-members"), link.get("data-share"), link.get("data-columns")) == ("2-51", "1", "15")
-    assert link.get("data-opens") == "0"
-    cells = link.find("g").findall("use")
-    assert [cell.get("href") for cell in cells[:3]] == ["#b-c-completed", "#b-c-executing", "#b-c-completed"]
-    assert (cells[16].get("x"), cells[16].get("y")) == ("12", "12")
+    assert link.get("href") == "?group=fan_out%3Apage"
+    assert (link.get("data-members"), link.get("data-share")) == ("2-51", None)
+    rows = [("completed", column, row) for row in range(4) for column in range(15)][:50]
+    assert cells_of(svg, link) == [rows[0], ("executing", 1, 0), *rows[2:]]
+
+
+def test_cells_side_by_side_in_one_state_are_written_as_one():
+    svg = parsed(to_svg(drawn(plan_of(fan(400)), {60: "discarded"})))
+
+    link = list(svg.iter("a"))[1]
+    runs = [int((use.get("href").split("-")[3:] or [1])[0]) for use in link.find("g").findall("use")]
+    assert runs == [25, 25, *[5, 2, 1], 1, *[10, 5, 1], *[25] * 13]
+    cells = cells_of(svg, link)
+    assert cells[58] == ("discarded", 8, 2)
+    assert [cell[1:] for cell in cells] == [(index % 25, index // 25) for index in range(400)]
+
+
+def test_rows_and_what_edges_join_are_told_by_places():
+    names = {"a": [], "b": [], "c": [], "x": ["a", "b", "c"], "y": ["a", "b", "c"], "z": ["x"]}
+
+    svg = parsed(to_svg(drawn(plan_of(rows_of(names)))))
+
+    assert svg.find("g[@class='b-nodes']").get("data-rows") == "3 2 1"
+    things = [link.get("data-step") for link in svg.iter("a")] + ["dot"]
+    ends = [pair.split("-") for bunch in bunches(svg) for pair in bunch.get("data-ends").split()]
+    joined = sorted((things[int(source)], things[int(target)]) for source, target in ends)
+    assert joined == [("a", "dot"), ("b", "dot"), ("c", "dot"), ("dot", "x"), ("dot", "y"), ("x", "z")]
 
 
 def test_the_addresses_are_the_callers():
@@ -331,16 +376,40 @@ def test_markup_has_no_styles_no_scripts_and_only_ids_of_ours(graph, states, dir
         assert element.tag in ELEMENTS
         assert not [name for name in element.attrib if name == "style" or name.startswith("on")]
         assert all(name.startswith("b-") for name in element.get("class", "b-").split())
-    for edge in svg.iter("path"):
-        if edge.get("data-from"):
-            assert edge.get("data-from") in known
-            assert edge.get("data-to") in known
-            assert re.fullmatch(r"M\d+ \d+([LC][\d ]+)+", edge.get("d"))
+    for use in svg.iter("use"):
+        href = use.get("href")[1:]
+        assert href in known or re.fullmatch(rf"b-(c-({'|'.join(STATES)})|i-({'|'.join(STATES)}|stack))", href)
+    things = len(list(svg.iter("a"))) + len(plan.layout.dots)
+    for bunch in bunches(svg):
+        ends = bunch.get("data-ends").split()
+        assert len(ends) == len(bunch)
+        assert all(int(place) < things for pair in ends for place in pair.split("-"))
+        assert bunch.get("marker-end", "url(#b-graph)")[5:-1] in known
+        for edge in bunch:
+            assert re.fullmatch(r"M\d+ \d+([vh]\d+|c[-\d ]+)+", edge.get("d"))
     assert all(identity.startswith("b-") for identity in ids)
+
+
+@pytest.mark.parametrize(
+    ("graph", "most_bytes", "most_zipped"),
+    [
+        pytest.param(fan(9998), 7_000, 1_500, id="fan-out"),
+        pytest.param(layers(100, 100), 54_000, 4_500, id="layers"),
+        pytest.param(layers(25, 12, functions=307), 125_000, 12_000, id="300 nodes"),
+    ],
+)
+def test_a_picture_keeps_its_weight(graph, most_bytes, most_zipped):
+    markup = to_svg(drawn(plan_of(graph), dict.fromkeys(range(5_000, 10_000), "pending") | {4_999: "executing"}))
+
+    assert len(markup.encode()) <= most_bytes
+    assert len(gzip.compress(markup.encode())) <= most_zipped
 
 
 @pytest.mark.parametrize("graph", [fan(9998), layers(100, 100)], ids=["fan-out", "layers"])
 def test_10000_steps_keep_the_budget_of_elements(graph):
-    elements = list(parsed(to_svg(drawn(plan_of(graph)))).iter())
+    svg = parsed(to_svg(drawn(plan_of(graph))))
 
-    assert len(elements) <= 2000
+    apart = sum(len(cells_of(svg, link)) for link in svg.iter("a") if link.find("g") is not None)
+    assert len(list(svg.iter())) <= 1200
+    # The script may take every mosaic apart.
+    assert len(list(svg.iter())) + apart <= 2400

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
@@ -129,6 +131,13 @@ def test_page_of_a_large_run_is_at_most_twenty_queries_and_twelve_later(boss, ki
         assert len(asked(boss, run, view=view)) <= LATER[view] <= 12, view
         # The design's twelve leave no room for the panel of a step beside the timeline, the graph or the calls.
         assert len(asked(boss, run, view=view, step="page[3]")) <= min(15, LATER[view] + PANEL), view
+
+    address = reverse("admin:baton_workflowrun_change", args=[run.pk])
+    for params in ({}, {"step": "page[3]"}):
+        html = boss.get(address, params).content
+        assert len(html) <= 40_000
+        assert len(gzip.compress(html)) <= 9_000
+        assert len(re.findall(rb"<[a-z]", html)) <= 700
 
 
 def test_permissions_of_who_is_no_superuser_cost_two_more(boss):

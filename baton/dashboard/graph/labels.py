@@ -58,7 +58,10 @@ def group_label(one: Fold, state: str, counts: Mapping[str, int], cost: str) -> 
     words = _("{name}: {kind}, {state}.").format(
         name=group_name(one), kind=kind.format(count=number(one.count)), state=StepState(state).label
     )
-    return ", ".join(part for part in (f"{words} {counted_states(counts)}", cost) if part)
+    # Where all are in one state, it has been said.
+    told = counted_states(counts) if sum(map(bool, counts.values())) > 1 else ""
+    facts = ", ".join(fact for fact in (told, cost) if fact)
+    return f"{words} {facts}" if facts else words
 
 
 def graph_label(counts: Mapping[str, int]) -> str:

@@ -164,22 +164,22 @@ def _turned(box: Box) -> Box:
 
 
 def _path(pieces: Sequence[Piece], *, is_down: bool) -> str:
-    """Straight pieces, joined by curves that leave and arrive along the edges."""
+    """Straight pieces, joined by curves that leave and arrive along the edges; told in steps, which are short."""
 
-    def at(x: int, y: int) -> str:
-        return f"{x} {y}" if is_down else f"{y} {x}"
+    def by(across: int, along: int) -> str:
+        return f"{across} {along}" if is_down else f"{along} {across}"
 
+    along = "v" if is_down else "h"
     first, here = pieces[0]
-    path = f"M{at(*first)}"
-    if here != first:
-        path += f"L{at(*here)}"
+    path = f"M{by(*first)}"
+    ahead = here[1] - first[1]
     for start, end in pieces[1:]:
-        if start[0] == here[0]:
-            path += f"L{at(*end)}"
+        aside, gap = start[0] - here[0], start[1] - here[1]
+        if not aside:
+            ahead += end[1] - here[1]
         else:
-            middle = (here[1] + start[1]) // 2
-            path += f"C{at(here[0], middle)} {at(start[0], middle)} {at(*start)}"
-            if end != start:
-                path += f"L{at(*end)}"
+            path += f"{along}{ahead}" if ahead else ""
+            path += f"c{by(0, gap // 2)} {by(aside, gap // 2)} {by(aside, gap)}"
+            ahead = end[1] - start[1]
         here = end
-    return path
+    return path + (f"{along}{ahead}" if ahead else "")

@@ -3,71 +3,76 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from html import escape
+from itertools import groupby
 from urllib.parse import urlencode
 
 from django.utils.safestring import SafeString, mark_safe
 
-from baton.dashboard.graph.drawing import INSET, NAME_AT, Drawing, DrawnEdge, DrawnNode
-from baton.dashboard.graph.mosaic import CELL_PITCH, CELLS_AT
+from baton.dashboard.graph.drawing import INSET, Drawing, DrawnEdge, DrawnNode
+from baton.dashboard.graph.mosaic import CELL_PITCH
 
 ID = "b-"
-_ICON_AT = (10, 9)
-_ICON = 16
 _BAR = 3
 _DOT_RADIUS = 4
 _CELLS_INSET = 16
+_PARTS = {25: (10, 10, 5), 10: (5, 5), 5: (2, 2, 1), 2: (1, 1)}
+"""So many cells of one state side by side are written as one, which is put together from these."""
 # Among them those that turn the direction of writing round.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 Address = Callable[[DrawnNode], str]
 
-_HEADS = """<defs>\
-<marker id="b-head" class="b-head" viewBox="0 0 5 8" refX="0" refY="4" markerWidth="5" markerHeight="8" \
-markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0L5 4L0 8z"/></marker>\
-<marker id="b-head-cause" class="b-head b-cause" viewBox="0 0 5 8" refX="0" refY="4" markerWidth="5" markerHeight="8" \
-markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0L5 4L0 8z"/></marker>\
-<marker id="b-head-critical" class="b-head b-critical" viewBox="0 0 7 10" refX="2" refY="5" markerWidth="7" \
-markerHeight="10" markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0L7 5L0 10z"/></marker>\
-<marker id="b-ring" class="b-ring" viewBox="0 0 10 10" refX="4" refY="5" markerWidth="10" markerHeight="10" \
-markerUnits="userSpaceOnUse" orient="auto"><circle cx="5" cy="5" r="3.25"/></marker>\
-<marker id="b-ring-critical" class="b-ring b-critical" viewBox="0 0 10 10" refX="4" refY="5" markerWidth="10" \
-markerHeight="10" markerUnits="userSpaceOnUse" orient="auto"><circle cx="5" cy="5" r="3.25"/></marker>\
-</defs>"""
+_ARROW, _RING = '<path d="M0 0L{0} {1}L0 {2}z"/>', '<circle cx="5" cy="5" r="3.25"/>'
+_HEADS = {
+    "b-head": ("b-head", "0 0 5 8", 0, _ARROW.format(5, 4, 8)),
+    "b-head-cause": ("b-head b-cause", "0 0 5 8", 0, _ARROW.format(5, 4, 8)),
+    "b-head-critical": ("b-head b-critical", "0 0 7 10", 2, _ARROW.format(7, 5, 10)),
+    "b-ring": ("b-ring", "0 0 10 10", 4, _RING),
+    "b-ring-critical": ("b-ring b-critical", "0 0 10 10", 4, _RING),
+}
+"""What edges end with: class, box, how much of it lies on the edge, and the shape."""
 
 
 def address_of(node: DrawnNode) -> str:
     """Where a node leads: to the panel of its step or group."""
-    chosen = {"view": "graph", "group" if node.is_group else "step": node.key}
-    return "?" + urlencode(chosen, errors="backslashreplace")
+    return "?" + urlencode({"group" if node.is_group else "step": node.key}, errors="backslashreplace")
 
 
 def to_svg(drawing: Drawing, *, address: Address = address_of) -> SafeString:
     """Write the markup.
 
-    The page must hold the icons ``b-i-STATE`` and ``b-i-stack`` (symbols of 16 by 16) and the cells ``b-c-STATE`` (10
-    by 10, with a colour of their own).
+    A picture has thousands of things, so each says only what is its own. Where the texts of nodes stand and how big
+    steps are says ``graph.css``. What an edge joins is told for a bunch of edges at once, by the places of nodes and
+    then junctions in the document; how many nodes each row has is told once. Cells of one state side by side are one
+    use of a definition, which the script takes apart when one of them changes.
+
+    The page must hold the icons ``b-i-STATE`` and ``b-i-stack`` (at their place in a node) and the cells ``b-c-STATE``
+    (10 by 10, with a colour of their own).
 
     Args:
         drawing: What to write.
         address: Where a node leads.
     """
+    runs: dict[tuple[str, int], None] = {}
+    nodes = [part for node in drawing.nodes for part in _node(node, address, runs)]
     parts = [
         _opening(drawing),
-        _HEADS,
-        '<g class="b-edges" aria-hidden="true">',
-        *map(_edge, drawing.edges),
+        "<defs>",
+        *_heads(drawing.edges),
+        *_definitions(runs),
+        '</defs><g class="b-edges" aria-hidden="true">',
+        *_edges(drawing),
         *(
             f'<circle class="b-junction{" b-critical" if dot.is_critical else ""}" id="{ID}{dot.id}"'
             f' cx="{dot.x}" cy="{dot.y}" r="{_DOT_RADIUS}"/>'
             for dot in drawing.junctions
         ),
-        '</g><g class="b-nodes">',
+        f'</g><g class="b-nodes" data-rows="{_rows(drawing.nodes)}">',
+        *nodes,
+        "</g></svg>",
     ]
-    for node in drawing.nodes:
-        parts += _node(node, address)
-    parts.append("</g></svg>")
     return mark_safe("".join(parts))  # noqa: S308 - every text went through _text
 
 
@@ -79,13 +84,31 @@ def _opening(drawing: Drawing) -> str:
     )
 
 
-def _edge(edge: DrawnEdge) -> str:
-    critical = " b-critical" if edge.is_critical else ""
-    end = f' marker-end="url(#{_head(edge)})"' if edge.has_head else ""
-    return (
-        f'<path class="b-edge b-{edge.kind}{critical}" d="{edge.path}" data-from="{ID}{edge.source}"'
-        f' data-to="{ID}{edge.target}"{end}/>'
-    )
+def _rows(nodes: Iterable[DrawnNode]) -> str:
+    """How many nodes stand side by side, row by row; those inside an open group are not counted."""
+    outer = (node.row for node in nodes if not node.parent)
+    return " ".join(str(len(list(found))) for _row, found in groupby(outer))
+
+
+# Edges ----------------------------------------------------------------------------------------------------------------
+
+
+def _edges(drawing: Drawing) -> Iterator[str]:
+    """In bunches that look alike; the critical path comes last, so that it lies on top."""
+    ids = [*(node.id for node in drawing.nodes), *(dot.id for dot in drawing.junctions)]
+    places = {each: place for place, each in enumerate(ids)}
+    for (is_critical, kind, head), found in groupby(sorted(drawing.edges, key=_look), key=_look):
+        edges = list(found)
+        classes = f"b-{kind} b-critical" if is_critical else f"b-{kind}"
+        ends = " ".join(f"{places[edge.source]}-{places[edge.target]}" for edge in edges)
+        marker = f' marker-end="url(#{head})"' if head else ""
+        yield f'<g class="{classes}" data-ends="{ends}"{marker}>'
+        yield from (f'<path d="{edge.path}"/>' for edge in edges)
+        yield "</g>"
+
+
+def _look(edge: DrawnEdge) -> tuple[bool, str, str]:
+    return edge.is_critical, edge.kind, _head(edge) if edge.has_head else ""
 
 
 def _head(edge: DrawnEdge) -> str:
@@ -96,46 +119,91 @@ def _head(edge: DrawnEdge) -> str:
     return "b-head-critical" if edge.is_critical else "b-head"
 
 
-def _node(node: DrawnNode, address: Address) -> Iterator[str]:
+def _heads(edges: Iterable[DrawnEdge]) -> Iterator[str]:
+    """Those that the edges have."""
+    for name in sorted({_head(edge) for edge in edges if edge.has_head}):
+        classes, box, begin, shape = _HEADS[name]
+        _x, _y, width, height = box.split()
+        yield (
+            f'<marker id="{name}" class="{classes}" viewBox="{box}" refX="{begin}" refY="{int(height) // 2}"'
+            f' markerWidth="{width}" markerHeight="{height}" markerUnits="userSpaceOnUse" orient="auto">'
+            f"{shape}</marker>"
+        )
+
+
+# Nodes ----------------------------------------------------------------------------------------------------------------
+
+
+def _node(node: DrawnNode, address: Address, runs: dict[tuple[str, int], None]) -> Iterator[str]:
+    size = f' width="{node.width}" height="{node.height}"' if node.is_group else ""
     yield (
         f'<a class="{_classes(node)}" id="{ID}{node.id}" href="{_text(address(node))}"'
         f' aria-label="{_text(node.label)}"{_data(node)} transform="translate({node.x} {node.y})">'
-        f'<rect class="b-box" width="{node.width}" height="{node.height}" rx="6"/>'
-        f'<use class="b-icon" href="#b-i-{_text(node.icon)}" x="{_ICON_AT[0]}" y="{_ICON_AT[1]}"'
-        f' width="{_ICON}" height="{_ICON}"/>'
-        f'<text class="b-name" x="{NAME_AT}" y="22">{_text(node.title)}</text>'
+        f'<rect class="b-box"{size}/>'
+        f'<use class="b-icon" href="#b-i-{_text(node.icon)}"/>'
+        f'<text class="b-name">{_text(node.title)}</text>'
     )
-    end, foot = node.width - INSET, node.height - 12
-    inset = _CELLS_INSET if node.is_group else INSET
+    foot = f' y="{node.height - 12}"' if node.is_group else ""
     if node.time:
+        end = f' x="{node.width - INSET}"' if node.is_group else ""
         since = f' data-since="{_text(node.since)}"' if node.since else ""
-        yield f'<text class="b-time" x="{end}" y="22"{since}>{_text(node.time)}</text>'
+        yield f'<text class="b-time"{end}{since}>{_text(node.time)}</text>'
     if node.line:
-        yield f'<text class="b-line" x="{inset}" y="{foot}">{_text(node.line)}</text>'
+        yield f'<text class="b-line"{foot}>{_text(node.line)}</text>'
     if node.cost:
-        yield f'<text class="b-cost" x="{node.width - inset}" y="{foot}">{_text(node.cost)}</text>'
+        end = f' x="{node.width - _CELLS_INSET}"' if node.is_group else ""
+        yield f'<text class="b-cost"{end}{foot}>{_text(node.cost)}</text>'
     if node.cells:
-        yield from _cells(node)
+        yield from _cells(node, runs)
     if node.state == "executing":
         yield _bar(node)
     yield "</a>"
 
 
-def _cells(node: DrawnNode) -> Iterator[str]:
-    yield f'<g class="b-cells" transform="translate({CELLS_AT[0]} {CELLS_AT[1]})">'
-    for index, state in enumerate(node.cells):
-        x, y = _cell_at(node, index)
-        at = (f' x="{x}"' if x else "") + (f' y="{y}"' if y else "")
-        yield f'<use href="#b-c-{state}"{at}/>'
+def _cells(node: DrawnNode, runs: dict[tuple[str, int], None]) -> Iterator[str]:
+    """Row by row; which runs are used is noted."""
+    yield '<g class="b-cells">'
+    for row, begin in enumerate(range(0, len(node.cells), node.columns)):
+        y = f' y="{row * CELL_PITCH}"' if row else ""
+        column = 0
+        for state, length in _in_runs(node.cells[begin : begin + node.columns]):
+            x = f' x="{column * CELL_PITCH}"' if column else ""
+            yield f'<use href="#{_run(state, length)}"{x}{y}/>'
+            runs[state, length] = None
+            column += length
     if node.chosen_cell is not None:
-        x, y = _cell_at(node, node.chosen_cell)
-        yield f'<rect class="b-chosen" x="{x - 2}" y="{y - 2}" width="14" height="14" rx="3"/>'
+        row, column = divmod(node.chosen_cell, node.columns)
+        at = f'x="{column * CELL_PITCH - 2}" y="{row * CELL_PITCH - 2}"'
+        yield f'<rect class="b-chosen" {at} width="14" height="14" rx="3"/>'
     yield "</g>"
 
 
-def _cell_at(node: DrawnNode, index: int) -> tuple[int, int]:
-    row, column = divmod(index, node.columns)
-    return column * CELL_PITCH, row * CELL_PITCH
+def _in_runs(cells: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """Cells that follow each other in the same state, in lengths that have a definition."""
+    for state, found in groupby(cells):
+        left = len(list(found))
+        for length in (*_PARTS, 1):
+            yield from [(state, length)] * (left // length)
+            left %= length
+
+
+def _run(state: str, length: int) -> str:
+    return f"b-c-{state}" if length == 1 else f"b-c-{state}-{length}"
+
+
+def _definitions(runs: Iterable[tuple[str, int]]) -> Iterator[str]:
+    """The longer runs that a picture uses, each put together from the next shorter ones."""
+    wanted = {run for run in runs if run[1] > 1}
+    for longest in _PARTS:
+        wanted |= {
+            (state, part) for state, length in wanted if length == longest for part in _PARTS[length] if part > 1
+        }
+    for state, length in sorted(wanted):
+        at, uses = 0, ""
+        for part in _PARTS[length]:
+            uses += f'<use href="#{_run(state, part)}"' + (f' x="{at * CELL_PITCH}"' if at else "") + "/>"
+            at += part
+        yield f'<g id="{_run(state, length)}">{uses}</g>'
 
 
 def _bar(node: DrawnNode) -> str:
@@ -159,16 +227,14 @@ def _classes(node: DrawnNode) -> str:
 
 
 def _data(node: DrawnNode) -> str:
-    """What scripts need: who it is, and its neighbours of the row for the arrow keys."""
-    values: dict[str, str | int] = {"row": node.row, "place": node.place}
-    if node.parent:
-        values |= {"in": f"{ID}{node.parent}"}
+    """What scripts need: who it is, and of a group which steps stand behind each cell."""
+    values: dict[str, str | int] = {"in": f"{ID}{node.parent}"} if node.parent else {}
     if not node.is_group:
         values |= {"step": node.key}
     else:
-        values |= {"group": node.key, "members": node.members, "share": node.share, "columns": node.columns}
-        if node.can_open:
-            values |= {"opens": int(node.is_open)}
+        values |= {"members": node.members}
+        if node.share > 1:
+            values |= {"share": node.share}
     return "".join(f' data-{name}="{_text(str(value))}"' for name, value in values.items())
 
 

@@ -8,6 +8,9 @@ const FIRST = 0.75;
 const TALLEST = 0.86;
 const REFRESH_MS = 5000;
 const STATES = ["pending", "available", "executing", "snoozed", "retryable", "completed", "discarded", "cancelled"];
+const PITCH = 12;
+const USUAL = [200, 52]; // how big a step is, and how far from the sides its texts stand: as in graph.css
+const PLACES = { ".b-name": 33, ".b-line": 16, ".b-time": 11, ".b-cost": 16 };
 const SETTLED = new Set(["completed", "discarded", "cancelled"]);
 const ORDER = ["executing", "retryable", "available", "snoozed", "pending", "discarded", "cancelled", "completed"];
 const WORST = ["discarded", "retryable", "executing", "snoozed", "available", "pending", "cancelled", "completed"];
@@ -27,7 +30,8 @@ export function refresh() {
 }
 
 function start(box) {
-  const words = JSON.parse(box.dataset.words || "{}");
+  const said = page.querySelector("template[data-words]").content;
+  const words = Object.fromEntries(STATES.map((state) => [state, said.querySelector(`[data-word=${state}]`).textContent]));
   let patterns = JSON.parse(box.dataset.names || "{}");
   let svg = box.querySelector("svg");
   const [, , width, height] = svg.getAttribute("viewBox").split(" ").map(Number);
@@ -40,6 +44,8 @@ function start(box) {
   const versions = new Map();
   let at = { x: 0, y: 0, scale: 1 };
   let around = new Map();
+  let ends = new Map();
+  let rows = new Map();
   let groups = [];
   let steps = new Map();
   let current = null;
@@ -51,22 +57,34 @@ function start(box) {
   function read() {
     around = new Map();
     const of = (id) => around.get(id) ?? around.set(id, { up: [], down: [], edges: [] }).get(id);
-    for (const edge of svg.querySelectorAll(".b-edge")) {
-      const { from, to } = edge.dataset;
-      of(from).down.push(to);
-      of(to).up.push(from);
-      of(from).edges.push(edge);
-      of(to).edges.push(edge);
+    ends = new Map();
+    const ids = [...nodes(), ...svg.querySelectorAll(".b-junction")].map(({ id }) => id);
+    for (const bunch of svg.querySelectorAll(".b-edges > g")) {
+      bunch.dataset.ends.split(" ").forEach((pair, index) => {
+        const edge = bunch.children[index];
+        const [from, to] = pair.split("-").map((place) => ids[place]);
+        ends.set(edge, { from, to });
+        of(from).down.push(to);
+        of(to).up.push(from);
+        of(from).edges.push(edge);
+        of(to).edges.push(edge);
+      });
     }
-    groups = [...svg.querySelectorAll(".b-group[data-members]")].map((element) => ({
+    rows = new Map();
+    const outer = nodes().filter((node) => !node.dataset.in);
+    for (const count of svg.querySelector(".b-nodes").dataset.rows.split(" ")) {
+      const row = outer.splice(0, Number(count));
+      for (const node of row) rows.set(node, row);
+    }
+    groups = [...svg.querySelectorAll(".b-group")].map((element) => ({
       element,
-      share: Number(element.dataset.share),
+      share: shareOf(element),
       series: element.dataset.members.split(",").map((part) => {
         const [range, stride] = part.split("/");
         const [first, last] = range.split("-").map(Number);
         return { first, last: last ?? first, stride: Number(stride || 1) };
       }),
-      pattern: patterns[element.dataset.group],
+      pattern: patterns[new URLSearchParams(element.getAttribute("href")).get("group")],
     }));
     steps = new Map([...svg.querySelectorAll(".b-node[data-step]")].map((node) => [node.dataset.step, node]));
     for (const node of nodes()) node.setAttribute("tabindex", "-1");
@@ -82,8 +100,8 @@ function start(box) {
       for (const [left, right] of [[".b-name", ".b-time"], [".b-line", ".b-cost"]]) {
         const [text, beside] = [node.querySelector(left), node.querySelector(right)];
         if (!text) continue;
-        const end = beside ? beside.getAttribute("x") - beside.getComputedTextLength() - 6 : boxOf(node).w - 8;
-        const width = end - text.getAttribute("x");
+        const room = boxOf(node).w - PLACES[left] - (beside ? PLACES[right] : 8);
+        const width = room - (beside ? beside.getComputedTextLength() + 6 : 0);
         if (width > 20 && text.getComputedTextLength() > width) found.push([text, width]);
       }
     }
@@ -100,7 +118,7 @@ function start(box) {
   function boxOf(node) {
     const [, x, y] = /translate\(([-\d.]+)[ ,]([-\d.]+)\)/.exec(node.getAttribute("transform")) || [0, 0, 0];
     const rect = node.querySelector(".b-box");
-    const [w, h] = [Number(rect.getAttribute("width")), Number(rect.getAttribute("height"))];
+    const [w, h] = ["width", "height"].map((name, index) => Number(rect.getAttribute(name) ?? USUAL[index]));
     return { x: Number(x), y: Number(y), w, h, cx: Number(x) + w / 2, cy: Number(y) + h / 2 };
   }
 
@@ -322,7 +340,7 @@ function start(box) {
         const id = open.pop();
         for (const next of around.get(id)?.[way] ?? []) {
           for (const edge of around.get(id).edges) {
-            const { from, to } = edge.dataset;
+            const { from, to } = ends.get(edge);
             if (way === "up" ? to === id && from === next : from === id && to === next) edge.classList.add("b-lit");
           }
           if (!seen.has(next)) {
@@ -366,9 +384,7 @@ function start(box) {
   }
 
   function beside(step) {
-    const row = nodes()
-      .filter((node) => node.dataset.row === current.dataset.row && (node.dataset.in || "") === (current.dataset.in || ""))
-      .sort((one, two) => one.dataset.place - two.dataset.place);
+    const row = rows.get(current) ?? nodes().filter((node) => node.dataset.in === current.dataset.in);
     return row[row.indexOf(current) + step];
   }
 
@@ -429,8 +445,25 @@ function start(box) {
 
   // Cells ----------------------------------------------------------------------------------------------------------
 
+  // Cells of one state side by side come as one; whoever wants the cells of a group takes them apart, once.
   function cellsOf(node) {
-    return [...node.querySelectorAll(".b-cells > use")];
+    const box = node.querySelector(".b-cells");
+    for (const run of box?.querySelectorAll("use:not(.b-one)") ?? []) {
+      const [, state, length] = /^#b-c-([a-z]+)-?(\d*)$/.exec(run.getAttribute("href"));
+      const [x, y] = ["x", "y"].map((name) => Number(run.getAttribute(name)));
+      const cells = Array.from({ length: Number(length) || 1 }, (_, index) =>
+        made("use", { class: "b-one", href: `#b-c-${state}`, x: x + index * PITCH, y }));
+      run.replaceWith(...cells);
+    }
+    return [...box?.querySelectorAll("use") ?? []];
+  }
+
+  function columnsOf(node) {
+    return cellsOf(node).filter((use) => use.getAttribute("y") === "0").length;
+  }
+
+  function shareOf(node) {
+    return Number(node.dataset.share ?? 1);
   }
 
   function cellAt(node, event) {
@@ -439,8 +472,8 @@ function start(box) {
     const matrix = group?.getScreenCTM();
     if (!matrix) return null;
     const { x, y } = new DOMPoint(event.clientX, event.clientY).matrixTransform(matrix.inverse());
-    const columns = Number(node.dataset.columns);
-    const [column, row] = [Math.floor((x + 1) / 12), Math.floor((y + 1) / 12)];
+    const columns = columnsOf(node);
+    const [column, row] = [Math.floor((x + 1) / PITCH), Math.floor((y + 1) / PITCH)];
     const place = row * columns + column;
     return column >= 0 && column < columns && row >= 0 && place < cellsOf(node).length ? place : null;
   }
@@ -466,7 +499,7 @@ function start(box) {
   }
 
   function inCells(event) {
-    const columns = Number(current.dataset.columns);
+    const columns = columnsOf(current);
     const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[event.key];
     if (steps) {
       const next = cell + steps;
@@ -519,7 +552,7 @@ function start(box) {
   function wordsOfCell(node, index) {
     const use = cellsOf(node)[index];
     const state = use ? stateIn(use) : "";
-    const share = Number(node.dataset.share);
+    const share = shareOf(node);
     const [from, to, all] = [index * share + 1, Math.min(count(node), (index + 1) * share), count(node)];
     const many = box.dataset.stepsOf.replace("{first}", from.toLocaleString("en")).replace("{last}", to.toLocaleString("en"));
     const one = nameAt(node, index * share) ?? box.dataset.stepOf.replace("{place}", from.toLocaleString("en"));
@@ -528,7 +561,7 @@ function start(box) {
 
   function addressOfCell(node, index) {
     const address = new URL(node.href.baseVal, location.href);
-    const name = Number(node.dataset.share) === 1 ? nameAt(node, index) : null;
+    const name = shareOf(node) === 1 ? nameAt(node, index) : null;
     if (name !== null) {
       address.searchParams.delete("group");
       address.searchParams.set("step", name);
@@ -600,7 +633,7 @@ function start(box) {
   function settle(node, state) {
     const done = SETTLED.has(state);
     for (const edge of around.get(node.id)?.edges ?? []) {
-      if (edge.dataset.from !== node.id || edge.classList.contains("b-cause")) continue;
+      if (ends.get(edge).from !== node.id || edge.closest(".b-cause")) continue;
       edge.classList.toggle("b-settled", done);
       edge.classList.toggle("b-waiting", !done);
     }
@@ -614,7 +647,7 @@ function start(box) {
       return;
     }
     if (!element) {
-      element = made("text", { class: "b-time", x: boxOf(node).w - 11, y: 22 });
+      element = made("text", { class: "b-time" });
       node.append(element);
     }
     if (element.textContent !== text) element.textContent = text;
@@ -741,7 +774,7 @@ function start(box) {
     const hadFocus = svg.contains(document.activeElement) ? document.activeElement.id : "";
     const old = new Set(nodes().map((node) => node.id));
     const inside = cell;
-    for (const part of [".b-edges", ".b-nodes"]) {
+    for (const part of ["defs", ".b-edges", ".b-nodes"]) {
       const [mine, theirs] = [svg.querySelector(part), next.querySelector(part)];
       if (mine.innerHTML !== theirs.innerHTML) mine.replaceWith(document.adoptNode(theirs));
     }

@@ -5,21 +5,18 @@ from __future__ import annotations
 from playwright.sync_api import Page, expect
 
 from tests.browser.stories import brief, ingest, page_of
+from tests.utils import wait_until
 
 
 def box(page: Page) -> list[float]:
-    """What of the picture is to be seen."""
-    page.wait_for_timeout(60)
-    return [float(number) for number in (page.get_attribute("#b-graph", "viewBox") or "").split()]
+    """What of the picture is to be seen: how far it is scrolled, and how wide it is."""
+    box = "document.querySelector('[data-graph]')"
+    seen = f"[{box}.scrollLeft, {box}.scrollTop, Number(document.getElementById('b-graph').getAttribute('width'))]"
+    return [float(number) for number in page.evaluate(seen)]
 
 
 def focused(page: Page) -> str:
     return str(page.evaluate("document.activeElement.dataset.step ?? document.activeElement.dataset.group ?? ''"))
-
-
-def paint(page: Page, step: str) -> None:
-    """Say that a step has changed."""
-    page.evaluate(f"async () => (await import(document.querySelector('script[src*=\"/graph.\"]').src)).paint({step})")
 
 
 def test_the_picture_zooms_and_pans_and_the_page_scrolls(open_page, viewer):
@@ -27,7 +24,7 @@ def test_the_picture_zooms_and_pans_and_the_page_scrolls(open_page, viewer):
     first = box(page)
     page.click("[data-zoom=in]")
     larger = box(page)
-    assert larger[2] * 1.25 == round(first[2], 1)
+    assert larger[2] == first[2] * 1.25
     page.click("[data-zoom=fit]")
     assert box(page) == first
 
@@ -37,19 +34,21 @@ def test_the_picture_zooms_and_pans_and_the_page_scrolls(open_page, viewer):
     page.mouse.wheel(0, -100)
     page.keyboard.up("Control")
     zoomed = box(page)
-    assert zoomed[2] < first[2]
+    assert zoomed[2] > first[2]
     page.mouse.wheel(0, 100)
-    page.wait_for_timeout(300)
-    assert page.evaluate("scrollY") > 0
+    wait_until(lambda: page.evaluate("scrollY") > 0, what="the page to scroll")
     assert box(page) == zoomed
 
     page.evaluate("scrollTo(0, 0)")
+    for _ in range(3):
+        page.click("[data-zoom=in]")
+    zoomed = box(page)
     node = page.locator(".b-node[data-step=search_web] > .b-box").bounding_box()
-    page.mouse.move(node["x"] + 4, node["y"] + node["height"] - 4)
+    page.mouse.move(node["x"] + 6, node["y"] + node["height"] - 6)
     page.mouse.down()
-    page.mouse.move(node["x"] + 84, node["y"] + 44, steps=4)
+    page.mouse.move(node["x"] - 74, node["y"] - 44, steps=4)
     page.mouse.up()
-    assert box(page)[0] < zoomed[0]
+    assert box(page)[1] > zoomed[1]
     assert "step=" not in page.url
 
 
@@ -96,21 +95,6 @@ def test_cells_are_reached_by_keys_and_by_the_pointer(open_page, viewer):
     expect(page.locator("[data-tip]")).to_have_text("page[30], available")
     page.locator(".b-group .b-cells use").nth(30).click()
     expect(page.locator("#b-panel-name")).to_have_text("page[30]")
-
-
-def test_what_changes_is_painted_and_what_is_older_is_not(open_page, viewer):
-    page = open_page(page_of(ingest(60)), viewer)
-    paint(page, "{name: 'merge', state: 'executing', version: 9, ran: '1 s', progress: {current: 1, total: 4}}")
-    paint(page, "{name: 'merge', state: 'pending', version: 8}")
-    merge = page.locator(".b-node[data-step=merge]")
-    expect(merge).to_have_class("b-node b-executing b-critical")
-    expect(merge.locator(".b-icon")).to_have_attribute("href", "#b-i-executing")
-    expect(merge.locator(".b-bar")).to_have_attribute("width", "49")
-    expect(merge.locator(".b-time")).to_have_text("1 s")
-    paint(page, "{name: 'page[40]', state: 'discarded', version: 9}")
-    expect(page.locator(".b-group .b-cells use").nth(40)).to_have_attribute("href", "#b-c-discarded")
-    paint(page, "{name: 'page[41]', state: 'completed', version: 9}")
-    expect(page.locator(".b-group .b-time")).to_have_text("21 of 60")
 
 
 def test_without_javascript_the_picture_stands_with_its_links(open_page, viewer):

@@ -28,10 +28,9 @@ export class Live {
 
   // `tell` is given every message, `show` the state of the connection: open, lost, polling, finished, gone, denied.
   // Where there is no socket, `changes` is asked, or `poll` is called.
-  constructor({ socket, changes, asOf, language, tell, show, poll, pollSeconds = POLL_SECONDS }) {
-    Object.assign(this, { socket, changes, language, tell, show, poll, pollSeconds });
-    this.#asOf = asOf;
-    this.#offset = Date.parse(asOf) - Date.now();
+  constructor({ socket, changes, asOf, tell, show, poll, pollSeconds = POLL_SECONDS }) {
+    Object.assign(this, { socket, changes, tell, show, poll, pollSeconds });
+    this.seen(asOf);
   }
 
   start() {
@@ -45,6 +44,13 @@ export class Live {
   // What the clock of the database shows now.
   now() {
     return Date.now() + this.#offset;
+  }
+
+  // What the page shows was read then, by the clock of the database.
+  seen(asOf) {
+    if (!(Date.parse(asOf) > Date.parse(this.#asOf ?? 0))) return;
+    this.#asOf = asOf;
+    this.#offset = Date.parse(asOf) - Date.now();
   }
 
   // Connect at once, where that is waited for.
@@ -91,7 +97,7 @@ export class Live {
     this.#drop();
     const address = new URL(this.socket, location.href);
     address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
-    if (this.language) address.searchParams.set("lang", this.language);
+    if (document.documentElement.lang) address.searchParams.set("lang", document.documentElement.lang);
     const socket = new WebSocket(address);
     this.#socket = socket;
     this.#isCaughtUp = false;
@@ -101,7 +107,7 @@ export class Live {
     socket.addEventListener("close", (event) => {
       if (socket !== this.#socket) return;
       if (event.code === DENIED) this.#become("denied");
-      else if (event.code === BAD_MESSAGE) this.#become("gone");
+      else if (event.code === BAD_MESSAGE) this.#startPolling((this.socket = ""));
       else if (!this.#isOver) this.#fail();
     });
   }
@@ -122,17 +128,10 @@ export class Live {
       this.#endPolling();
     }
     if (!this.#isCaughtUp) return;
-    this.#note(message);
+    this.seen(message.as_of);
+    this.tell(message);
     if (message.type === "finished" || message.type === "gone") this.#become(message.type);
     else this.#become("open");
-  }
-
-  #note(message) {
-    if (message.as_of) {
-      this.#asOf = message.as_of;
-      this.#offset = Date.parse(message.as_of) - Date.now();
-    }
-    this.tell(message);
   }
 
   #fail() {
@@ -197,7 +196,8 @@ export class Live {
         if (!answer.ok) throw new Error(answer.status);
         const message = await answer.json();
         this.#etag = answer.headers.get("ETag") ?? "";
-        this.#note({ type: message.reload ? "reload" : "changes", ...message });
+        this.seen(message.as_of);
+        this.tell({ type: message.reload ? "reload" : "changes", ...message });
         if (message.run?.is_over) return this.#become("finished");
       }
       this.#become("polling");

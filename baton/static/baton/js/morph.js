@@ -1,22 +1,28 @@
 // Makes one piece of a page like another and leaves alone what is the same, so that focus, scroll and selection stay.
 
-const KEPT = { DETAILS: ["open"], BUTTON: ["hidden", "disabled"], DIALOG: ["open"] }; // the reader's and the script's
+const KEPT = ["hidden", "open", "disabled"]; // the reader's and the scripts'
+
+// The page at an address, to take pieces from.
+export async function fetchPage(address, signal) {
+  const answer = await fetch(address, { redirect: "manual", signal, headers: { Accept: "text/html" } });
+  if (!answer.ok || !answer.headers.get("Content-Type")?.startsWith("text/html")) throw new Error("There is no such page.");
+  return new DOMParser().parseFromString(await answer.text(), "text/html");
+}
 
 export function morph(old, fresh) {
   if (old.nodeType !== Node.ELEMENT_NODE) {
     if (old.nodeValue !== fresh.nodeValue) old.nodeValue = fresh.nodeValue;
     return;
   }
-  const kept = KEPT[old.tagName] ?? [];
+  if (isOwn(old)) return;
   for (const { name } of [...old.attributes]) {
-    if (!fresh.hasAttribute(name) && !kept.includes(name)) old.removeAttribute(name);
+    if (!fresh.hasAttribute(name) && !KEPT.includes(name)) old.removeAttribute(name);
   }
   for (const { name, value } of fresh.attributes) {
-    if (!kept.includes(name) && old.getAttribute(name) !== value) old.setAttribute(name, value);
+    if (!KEPT.includes(name) && old.getAttribute(name) !== value) old.setAttribute(name, value);
   }
-  const twins = pairs([...old.childNodes], [...fresh.childNodes]);
   let place = old.firstChild;
-  for (const [twin, child] of twins) {
+  for (const [twin, child] of pairs(old, fresh)) {
     if (!twin) old.insertBefore(document.importNode(child, true), place);
     else {
       if (twin === place) place = place.nextSibling;
@@ -26,12 +32,14 @@ export function morph(old, fresh) {
   }
 }
 
+// What scripts have made or write into stays theirs.
+const isOwn = (node) => node.dataset?.own !== undefined;
+
 // Each new child with the old one that it is, if there is one; the others are removed.
-function pairs(olds, news) {
-  const byKey = new Map();
-  for (const node of olds) byKey.set(key(node), [...(byKey.get(key(node)) ?? []), node]);
-  const found = news.map((child) => [byKey.get(key(child))?.shift() ?? null, child]);
-  for (const rest of byKey.values()) for (const node of rest) node.remove();
+function pairs(old, fresh) {
+  const olds = Map.groupBy(old.childNodes, key);
+  const found = [...fresh.childNodes].map((child) => [olds.get(key(child))?.shift(), child]);
+  for (const node of [...olds.values()].flat()) if (!isOwn(node)) node.remove();
   return found;
 }
 

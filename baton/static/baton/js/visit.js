@@ -1,0 +1,112 @@
+// The page as the server has it now: asked for again where more changed than messages tell, or under an address that
+// was chosen; then the address changes and the page stays.
+
+import { all, find, root, tell } from "./dom.js";
+import { fetchPage, morph } from "./morph.js";
+
+// How soon it is asked again, and how often as long as an answer takes, so that fifty open pages cost less than a core.
+const [SOON, SOON_TIMES, REST, REST_TIMES] = [1_000, 20, 5_000, 100];
+
+let asking = null;
+let took = 0;
+let endedAt = Date.now();
+let dueAt = Infinity;
+let timer = 0;
+let opener = null;
+let isPressed = false;
+
+export function renew(isUrgent = false) {
+  const at = endedAt + (isUrgent ? Math.max(SOON, SOON_TIMES * took) : Math.max(REST, REST_TIMES * took));
+  if (at >= dueAt) return;
+  clearTimeout(timer);
+  dueAt = at;
+  timer = setTimeout(again, at - Date.now());
+}
+
+async function again() {
+  dueAt = Infinity;
+  if (document.hidden) return document.addEventListener("visibilitychange", () => renew(), { once: true });
+  const here = new URL(location.href);
+  // A run that fails would open the panel of what failed, and nothing is to move.
+  if (!here.searchParams.has("step") && !find("[data-panel]")) here.searchParams.set("step", "");
+  const fresh = asking || isHeld() ? null : await load(here).catch(() => false); // the connection tells of it
+  if (fresh && !isHeld()) take(fresh);
+  else if (fresh !== false) {
+    endedAt = Date.now();
+    renew();
+  }
+}
+
+// Show what another address of this page shows.
+export async function visit(address, { isBack = false, isByKey = false } = {}) {
+  const before = find("#b-panel-name")?.textContent;
+  opener = before ? opener : document.activeElement;
+  const fresh = await load(address).catch(() => location.assign(address));
+  if (!fresh) return;
+  if (!isBack) history.pushState(null, "", address);
+  find(".b-sort-again")?.remove();
+  take(fresh, true);
+  const name = find("#b-panel-name");
+  if (name && name.textContent !== before) {
+    if (isByKey) name.focus({ preventScroll: true });
+    name.scrollIntoView({ block: "nearest" });
+  } else if (!name && before) (opener ?? find("#b-graph [tabindex='0']"))?.focus({ preventScroll: true });
+}
+
+// Nothing where another page was asked for meanwhile.
+async function load(address) {
+  asking?.abort();
+  const mine = (asking = new AbortController());
+  const began = Date.now();
+  tell("asked");
+  try {
+    const fresh = await fetchPage(address, mine.signal);
+    took = Date.now() - began;
+    if (!fresh.querySelector(".b-page[data-run]")) throw new Error("That is another page.");
+    return fresh;
+  } catch (error) {
+    if (asking === mine) throw error;
+    return null;
+  } finally {
+    if (asking === mine) asking = null;
+    endedAt = Date.now();
+  }
+}
+
+// Rows of the table of steps stay where they are until the reader chooses.
+function take(fresh, isChosen) {
+  const rows = isChosen ? [] : all("tr[data-step]").map((row) => `tr[data-step="${CSS.escape(row.dataset.step)}"]`);
+  const parts = [".b-head", ".b-headline", ".b-facts", ".b-tabs", ...rows, rows.length ? ".b-panel" : ".b-columns", ".object-tools"];
+  for (const part of parts) {
+    const [old, made] = [document, fresh].map((page) => page.querySelector(part));
+    if (old && made) morph(old, made);
+  }
+  root.dataset.asOf = fresh.querySelector(".b-page").dataset.asOf;
+  tell("refreshed");
+}
+
+// Whether the reader has something in hand there: a selection, a field, a pressed button.
+function isHeld() {
+  const selection = getSelection();
+  const isSelecting = !selection.isCollapsed && find(".b-columns").contains(selection.anchorNode);
+  return isSelecting || isPressed || document.activeElement.matches(".b-columns :is(input:not([type=checkbox]), select)");
+}
+
+addEventListener("pointerdown", () => (isPressed = true), true);
+for (const name of ["pointerup", "pointercancel"]) addEventListener(name, () => (isPressed = false), true);
+
+// Links to this tab are visits. What opens another window stays the browser's.
+root.addEventListener("click", (event) => {
+  const link = event.target.closest("a[href]");
+  if (!link || event.defaultPrevented || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+  const address = new URL(link.getAttribute("href"), location.href);
+  if (address.pathname !== location.pathname || address.searchParams.get("view") !== root.dataset.view) return;
+  event.preventDefault();
+  visit(address, { isByKey: !event.detail });
+});
+addEventListener("popstate", () => visit(location.href, { isBack: true }));
+
+// Esc closes the panel.
+root.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && !event.defaultPrevented && event.target.matches(".b-columns :not(input)")) find(".b-close")?.click();
+});

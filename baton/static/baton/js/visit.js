@@ -100,7 +100,7 @@ root.addEventListener("click", (event) => {
   const link = event.target.closest("a[href]");
   if (!link || event.defaultPrevented || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
   const address = new URL(link.getAttribute("href"), location.href);
-  if (address.pathname !== location.pathname || address.searchParams.get("view") !== root.dataset.view) return;
+  if (address.pathname !== location.pathname || (address.searchParams.get("view") ?? "graph") !== root.dataset.view) return;
   event.preventDefault();
   visit(address, { isByKey: !event.detail });
 });

@@ -234,6 +234,7 @@ def _at_work(using: str) -> tuple[dict[str, int], dict[str, tuple[int, datetime 
     rows = executing.values_list("queue", "kind", "count", "since").union(
         ready.values_list("queue", "kind", "count", "since"), all=True
     )
+    rows = rows.order_by()  # from Django 6.1 a union has the model's order again
     at_work: dict[str, int] = {}
     waiting: dict[str, tuple[int, datetime | None]] = {}
     for queue, kind, count, since in rows:

@@ -2,7 +2,8 @@
 
 `BATON_TEST_DB` is `sqlite` or `postgres`, `BATON_TEST_BROKER` is `orm` or `redis`. Processes that tests start beside
 pytest use these settings too: `BATON_TEST_DB_NAME` leads them to the test database, two `..._SETTING` variables hold
-JSON that is laid over `Q_CLUSTER` and `BATON`, and a third is `CHANNEL_LAYERS`.
+JSON that is laid over `Q_CLUSTER` and `BATON`, and a third is `CHANNEL_LAYERS`. With `BATON_TEST_UNFOLD` the admin is
+django-unfold's.
 """
 
 from __future__ import annotations
@@ -87,7 +88,10 @@ BATON: dict[str, Any] = {
 # None by default; tests of events configure one, in their own process and in those that they start.
 CHANNEL_LAYERS: dict[str, Any] = json.loads(os.environ.get("BATON_TEST_CHANNEL_LAYERS_SETTING", "{}"))
 
+HAS_UNFOLD = bool(os.environ.get("BATON_TEST_UNFOLD"))
+
 INSTALLED_APPS = [
+    *(["unfold"] if HAS_UNFOLD else []),
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",

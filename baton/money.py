@@ -10,20 +10,24 @@ from django.utils.translation import ngettext
 _ENOUGH = Context(prec=60)
 _FINE, _COARSE = Decimal("0.0001"), Decimal("0.01")
 
+_SIGNS = {"USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥", "INR": "₹"}
+"""The signs that people know; any other currency is named by its code."""
+
 
 def amount(value: Decimal | None, currency: str) -> str:
     """An amount: four decimals under one unit, else two.
 
     Returns:
-        ``0.0123 USD``, ``1,234.50 USD``, ``< 0.0001 USD``, or ``unpriced`` where there is none.
+        ``$0.0123``, ``$1,234.50``, ``< $0.0001``, ``$0``, ``0.0123 CHF``, or ``unpriced`` where there is none.
     """
     if value is None:
         return _("unpriced")
-    sign, size = ("-" if value < 0 else ""), value.copy_abs()
+    minus, size = ("-" if value < 0 else ""), value.copy_abs()
     if 0 < size < _FINE:
-        return f"{sign}< {_FINE} {currency}".rstrip()
-    places = _FINE if 0 < size < 1 else _COARSE
-    return f"{sign}{size.quantize(places, ROUND_HALF_EVEN, _ENOUGH):,} {currency}".rstrip()
+        return f"{minus}< {_in(currency, str(_FINE))}"
+    if not size:
+        return _in(currency, "0")
+    return minus + _in(currency, f"{size.quantize(_FINE if size < 1 else _COARSE, ROUND_HALF_EVEN, _ENOUGH):,}")
 
 
 def total(cost: Decimal | None, unpriced: int, currency: str) -> str:
@@ -35,9 +39,14 @@ def total(cost: Decimal | None, unpriced: int, currency: str) -> str:
         currency: What it is counted in.
 
     Returns:
-        ``0.0123 USD``, ``0.0123 USD + 3 unpriced``, ``3 unpriced``, or ``0.00 USD`` where there was no call at all.
+        ``$0.0123``, ``$0.0123 + 3 unpriced``, ``3 unpriced``, or ``$0`` where there was no call at all.
     """
     lacks = ngettext("{count} unpriced", "{count} unpriced", unpriced).format(count=f"{unpriced:,}")
     if cost is None:
         return lacks if unpriced else amount(Decimal(0), currency)
     return f"{amount(cost, currency)} + {lacks}" if unpriced else amount(cost, currency)
+
+
+def _in(currency: str, number: str) -> str:
+    sign = _SIGNS.get(currency.upper())
+    return f"{sign}{number}" if sign else f"{number} {currency}".rstrip()

@@ -60,11 +60,9 @@ def test_new_budget_lets_held_steps_go_on_and_is_noted(operator):
 
     run.refresh_from_db()
     assert run.budget == Decimal("2.5")
-    assert "The budget is 2.50 EUR now. 1 step can go on." in page
+    assert "The budget is €2.50 now. 1 step can go on." in page
     assert run.steps["a b"].state == "available"
-    assert [each.change_message for each in LogEntry.objects.all()] == [
-        "Changed the budget from 0.5000 EUR to 2.50 EUR."
-    ]
+    assert [each.change_message for each in LogEntry.objects.all()] == ["Changed the budget from €0.5000 to €2.50."]
 
 
 def test_empty_budget_is_none(operator):

@@ -76,13 +76,13 @@ def test_page_of_a_run_shows_what_its_calls_cost_and_what_nobody_knows(viewer):
     page = text_of(viewer, everything_of(node.run))
 
     shown = cells(page)
-    assert "0.0022 USD + 1 unpriced of 2.00 USD, 0.5000 USD reserved" in shown
+    assert "$0.0022 + 1 unpriced of $2.00, $0.5000 reserved" in shown
     total = shown[shown.index("Total") :]
     assert total[1:5] == ["2", "2,000", "0", "200"]
-    assert total[6:8] == ["0.0068 USD", "1"]
+    assert total[6:8] == ["$0.0068", "1"]
     assert shown[shown.index("acme-1") :][5] == "1 unpriced"
     assert "Nobody knows whether these 1 calls were answered and paid for." in page
-    assert "0.5000 USD reserved" in shown
+    assert "$0.5000 reserved" in shown
     assert escape(list_of(StepStat, run__id__exact=node.run_id)) in page
     assert EVIL not in page
 
@@ -104,7 +104,7 @@ def test_page_of_a_step_shows_its_calls_and_nothing_of_what_they_said(viewer):
     assert shown.count("question") == 2
     assert "ok" in shown
     assert "from ledger, 3 times" in shown
-    assert "saved 0.0068 USD" in shown
+    assert "saved $0.0068" in shown
     assert "unknown outcome" in shown
     assert "no price for model &#x27;gpt-5&#x27;" in shown
     assert "another step" not in page
@@ -142,7 +142,7 @@ def test_lists_and_pages_of_calls_open_and_nothing_can_be_written_there(viewer):
                 viewer.post(reverse(f"admin:baton_{model._meta.model_name}_delete", args=[row.pk])).status_code == 403
             )
         assert viewer.get(reverse(f"admin:baton_{model._meta.model_name}_add")).status_code == 403
-    assert "0.002250000000 USD" not in text_of(viewer, list_of(StepStat))
+    assert "$0.002250000000" not in text_of(viewer, list_of(StepStat))
 
 
 def test_page_of_a_call_shows_its_cost_to_the_last_digit_and_how_it_was_priced(viewer):
@@ -205,7 +205,7 @@ def test_who_may_not_see_calls_sees_no_list_of_them_and_no_link_to_it():
     assert client.get(list_of(LedgerEntry)).status_code == 403
     assert client.get(page_of(node.stats.first())).status_code == 403
     page = text_of(client, everything_of(node.run))
-    assert "0.0022 USD + 1 unpriced" in page
+    assert "$0.0022 + 1 unpriced" in page
     assert "All calls of this run" not in page
 
 

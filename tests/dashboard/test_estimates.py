@@ -86,7 +86,7 @@ def test_what_it_costs_at_the_end_is_said_while_it_goes_on() -> None:
 
     header = of_five(run)
 
-    assert header.at_end == "about 0.5000 USD at the end"
+    assert header.at_end == "about $0.5000 at the end"
     assert header.cost_basis == "median of 5 earlier runs"
     assert head(earlier(60)).at_end == ""
 

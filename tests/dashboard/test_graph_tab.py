@@ -197,8 +197,8 @@ def test_money_is_on_what_cost_it(client: Client) -> None:
     spend("page[5]", "9", from_ledger=True)
     spend("merge", None)
     html = page(client, run)
-    assert ">0.7500 USD</text>" in node(html, "list")
-    assert ">3.00 USD + 1 unpriced</text>" in node(html, "twins:page[0]")
+    assert ">$0.7500</text>" in node(html, "list")
+    assert ">$3.00 + 1 unpriced</text>" in node(html, "twins:page[0]")
     assert ">unpriced</text>" in node(html, "merge")
 
 

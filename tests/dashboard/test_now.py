@@ -97,10 +97,10 @@ def test_spend_is_told_by_day_and_by_the_dearest_models() -> None:
     shown = now_page()
 
     assert [(each["name"], each["spent"]) for each in shown.models] == [
-        ("big", "12.00 USD"),
-        ("mid", "2.00 USD"),
-        ("small", "1.00 USD"),
-        ("other models", "1.00 USD"),
+        ("big", "$12.00"),
+        ("mid", "$2.00"),
+        ("small", "$1.00"),
+        ("other models", "$1.00"),
     ]
     assert len(shown.days) == 7
     assert shown.days[-1].total == "12.00"

@@ -121,7 +121,7 @@ def test_cost_is_of_the_steps_that_run_again_and_says_what_it_lacks(operator: Cl
     answer = asked(operator, "retry", run)
 
     preview = answer.context["preview"]
-    assert facts_of(preview)["They have cost"] == "0.0022 USD + 1 unpriced and 1 of unknown outcome"
+    assert facts_of(preview)["They have cost"] == "$0.0022 + 1 unpriced and 1 of unknown outcome"
     assert "Answers of language models that are paid for are kept and not paid again." in answer.content.decode()
     assert 'name="new_answers"' in answer.content.decode()
 
@@ -148,7 +148,7 @@ def test_time_and_cost_are_medians_of_the_same_steps_in_five_earlier_runs_or_not
     facts = facts_of(asked(operator, "retry", run).context["preview"])
 
     assert facts["Takes"] == "about 30 s median of 5 earlier runs"
-    assert facts["Costs"] == "about 30.00 USD median of 5 earlier runs, if all answers are new"
+    assert facts["Costs"] == "about $30.00 median of 5 earlier runs, if all answers are new"
 
 
 def test_cancel_shows_what_stops_what_is_finished_and_what_was_spent(operator: Client) -> None:
@@ -161,7 +161,7 @@ def test_cancel_shows_what_stops_what_is_finished_and_what_was_spent(operator: C
     assert preview.title == "Cancel brief"
     assert preview.sentence == "2 steps are cancelled. Now: 1 available and 1 pending."
     assert lists_of(preview) == {"Stops": [("a", "available"), ("b", "pending")]}
-    assert facts_of(preview)["Spent"] == "0.0022 USD"
+    assert facts_of(preview)["Spent"] == "$0.0022"
     assert json.loads(preview.names) == ["a", "b"]
     shown = answer.content.decode()
     assert ">Cancel run</button>" in shown

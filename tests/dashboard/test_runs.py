@@ -60,7 +60,7 @@ class TestStrip:
 
         assert [each.value for each in strip.tiles] == ["0", "0", "0", "0"]
         assert strip.throughput == "0"
-        assert strip.spending.total == "0.00 USD"
+        assert strip.spending.total == "$0"
         assert strip.sweep_words == "never seen"
 
     def test_it_counts_what_executes_and_what_waits_and_where_longest(self) -> None:
@@ -117,8 +117,8 @@ class TestStrip:
 
         spending = strip_of().spending
 
-        assert spending.total == "0.9000 USD"
-        assert spending.of == "of 1.00 USD"
+        assert spending.total == "$0.9000"
+        assert spending.of == "of $1.00"
         assert spending.unpriced == "+ 1 unpriced"
         assert (spending.percent, spending.tone) == ("90.0%", "amber")
 
@@ -190,7 +190,7 @@ class TestList:
 
         row = text(list_page(viewer).partition('id="result_list"')[2])
 
-        assert "0.1605 USD of 0.5000 USD + 1 unpriced" in row
+        assert "$0.1605 of $0.5000 + 1 unpriced" in row
         assert "maria" in row
 
     def test_a_run_without_models_has_no_cost(self, viewer: Client) -> None:

@@ -332,10 +332,10 @@ class TestSpend:
         spend = tab_of(run).spend
 
         assert spend is not None
-        assert spend.total == "0.2500 USD"
+        assert spend.total == "$0.2500"
         assert spend.is_unpriced
-        assert spend.budget == "budget 0.5000 USD"
-        assert spend.label == "spent 0.2500 USD + 1 unpriced of 0.5000 USD"
+        assert spend.budget == "budget $0.5000"
+        assert spend.label == "spent $0.2500 + 1 unpriced of $0.5000"
         assert [tread.y for tread in spend.treads] == sorted((tread.y for tread in spend.treads), reverse=True)
         assert len(spend.unpriced) == 1
         assert spend.treads[-1].y == 30

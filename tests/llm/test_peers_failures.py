@@ -1,6 +1,6 @@
 """The three failures of others that are refused here: spend of zero, cache hits in full, budgets that never trip.
 
-Others have shown 1.47 USD for an invoice of 830 EUR, for every streamed answer of a model whose price they did not find
+Others have shown $1.47 for an invoice of 830 EUR, for every streamed answer of a model whose price they did not find
 was counted as zero, and so no budget ever tripped; and others charged cached input in full.
 """
 

@@ -40,11 +40,11 @@ def test_without_an_amount_it_shows_what_is_spent_reserved_and_left_and_what_nob
 
     assert printed(run.pk).splitlines() == [
         f"Run {run.pk} (brief)",
-        "budget: 2.50 EUR",
-        "spent: 1.00 EUR",
-        "reserved: 1.00 EUR",
-        "  1.00 EUR of it is for calls of unknown outcome, which may have been paid",
-        "left: 0.5000 EUR",
+        "budget: €2.50",
+        "spent: €1.00",
+        "reserved: €1.00",
+        "  €1.00 of it is for calls of unknown outcome, which may have been paid",
+        "left: €0.5000",
         "held: 1 step",
     ]
     run.refresh_from_db()
@@ -55,15 +55,13 @@ def test_estimates_are_told():
     scripted.SCRIPT[:] = [{"model": "fixed"}]
     run = drain(Workflow("w", budget=3).add("a", scripted.asks.bind(model="fixed")).insert())
 
-    assert "reserved: 3.00 EUR\n  3.00 EUR of it is an estimate: these calls may cost more\nleft: 0.00" in printed(
-        run.pk
-    )
+    assert "reserved: €3.00\n  €3.00 of it is an estimate: these calls may cost more\nleft: €0" in printed(run.pk)
 
 
 def test_another_budget_lets_held_steps_go_on():
     run = held()
 
-    assert printed(str(run.pk)[:8], "3.00").splitlines()[-2:] == ["left: 1.00 EUR", "1 step can go on."]
+    assert printed(str(run.pk)[:8], "3.00").splitlines()[-2:] == ["left: €1.00", "1 step can go on."]
 
     scripted.SCRIPT[:] = [ANSWER]
     drain(run)

@@ -283,7 +283,7 @@ def test_command_says_what_it_priced_and_what_has_still_no_price():
     assert said("--dry-run") == [
         "Nothing was changed. This would be done:",
         "priced: 1 call",
-        "added to what was paid: 0.0030 USD",
+        "added to what was paid: $0.0030",
         "still unpriced: 2 calls",
         "  2 of acme-1 of openai: the answer does not say what it used",
     ]
@@ -291,7 +291,7 @@ def test_command_says_what_it_priced_and_what_has_still_no_price():
     assert said("--all", prices=DEARER) == [
         "priced: 0 calls",
         "priced anew: 1 call",
-        "added to what was paid: 0.0030 USD",
+        "added to what was paid: $0.0030",
         "still unpriced: 2 calls",
         "  2 of acme-1 of openai: the answer does not say what it used",
     ]

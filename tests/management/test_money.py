@@ -45,16 +45,16 @@ def call(run: WorkflowRun, step: str, second: int, **values: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        ("0.00225", "0.0022 USD"),
-        ("0.99995", "1.0000 USD"),
-        ("0.0001", "0.0001 USD"),
-        ("0.00009", "< 0.0001 USD"),
-        ("0.000000000001", "< 0.0001 USD"),
-        ("0", "0.00 USD"),
-        ("1", "1.00 USD"),
-        ("1234567.895", "1,234,567.90 USD"),
-        ("-0.5", "-0.5000 USD"),
-        ("-0.00001", "-< 0.0001 USD"),
+        ("0.00225", "$0.0022"),
+        ("0.99995", "$1.0000"),
+        ("0.0001", "$0.0001"),
+        ("0.00009", "< $0.0001"),
+        ("0.000000000001", "< $0.0001"),
+        ("0", "$0"),
+        ("1", "$1.00"),
+        ("1234567.895", "$1,234,567.90"),
+        ("-0.5", "-$0.5000"),
+        ("-0.00001", "-< $0.0001"),
         (None, "unpriced"),
     ],
 )
@@ -66,11 +66,11 @@ def test_amount_under_one_has_four_decimals_and_a_larger_one_two(value, text):
 @pytest.mark.parametrize(
     ("cost", "unpriced", "text"),
     [
-        ("0.5", 0, "0.5000 USD"),
-        ("0.5", 3, "0.5000 USD + 3 unpriced"),
-        ("0", 1, "0.00 USD + 1 unpriced"),
+        ("0.5", 0, "$0.5000"),
+        ("0.5", 3, "$0.5000 + 3 unpriced"),
+        ("0", 1, "$0 + 1 unpriced"),
         (None, 1200, "1,200 unpriced"),
-        (None, 0, "0.00 USD"),
+        (None, 0, "$0"),
     ],
 )
 def test_sum_says_what_it_lacks(cost, unpriced, text):
@@ -97,35 +97,35 @@ def test_money_of_a_run_is_shown_in_all_and_by_model_by_step_and_by_call():
     assert (
         below
         == """\
-cost     0.0022 USD + 2 unpriced
-budget   2.00 USD, 0.5000 USD of it reserved
-calls    3, and 3 answers from the ledger, which saved 0.0068 USD
+cost     $0.0022 + 2 unpriced
+budget   $2.00, $0.5000 of it reserved
+calls    3, and 3 answers from the ledger, which saved $0.0068
 tokens   2,000 of input (30 from a cache, 7 into a cache), 200 of output (4 of reasoning)
 unknown  2 of unknown outcome, in no sum: they may have been paid
 
 MODEL   CALLS  INPUT  CACHED  OUTPUT  COST
-gpt-5       1  1,000      30     100  0.0022 USD, 1 of unknown outcome
+gpt-5       1  1,000      30     100  $0.0022, 1 of unknown outcome
 acme-1      2  1,000       0     100  2 unpriced
 acme-2      0      0       0       0  1 of unknown outcome
 
 STEP           CALLS  INPUT  CACHED  OUTPUT  COST
-app.steps.ask      1  1,000      30     100  0.0022 USD, 2 of unknown outcome
+app.steps.ask      1  1,000      30     100  $0.0022, 2 of unknown outcome
 app.steps.sum      2  1,000       0     100  2 unpriced
 
 AT                   STEP  KEY         ATTEMPT  MODEL      INPUT    OUTPUT  TOOK   OUTCOME                   COST
-2026-06-14 12:00:00  ask   question          1  gpt-5      1,000       100  1.5 s  answered                  0.0022 USD
-2026-06-14 12:00:01  ask   question          2  gpt-5                              from the ledger, 3 times              saved 0.0068 USD
-2026-06-14 12:00:02  sum   all\\x1b[2J        1  acme-1     1,000       100  1.5 s  answered                  unpriced    no price for model 'gpt-5'
-2026-06-14 12:00:03  sum                     1  acme-1  not told  not told         answered                  unpriced    the answer does not say what it used
-2026-06-14 12:00:04  ask   a                 1  gpt-5                              unknown outcome           unknown     called again; 0.5000 USD reserved
-2026-06-14 12:00:05  ask   b                 1  acme-2                             unknown outcome           unknown     nothing has followed yet
+2026-06-14 12:00:00  ask   question          1  gpt-5      1,000       100  1.5 s  answered                  $0.0022
+2026-06-14 12:00:01  ask   question          2  gpt-5                              from the ledger, 3 times            saved $0.0068
+2026-06-14 12:00:02  sum   all\\x1b[2J        1  acme-1     1,000       100  1.5 s  answered                  unpriced  no price for model 'gpt-5'
+2026-06-14 12:00:03  sum                     1  acme-1  not told  not told         answered                  unpriced  the answer does not say what it used
+2026-06-14 12:00:04  ask   a                 1  gpt-5                              unknown outcome           unknown   called again; $0.5000 reserved
+2026-06-14 12:00:05  ask   b                 1  acme-2                             unknown outcome           unknown   nothing has followed yet
 """  # noqa: E501 - as it is printed
     )
 
 
 @pytest.mark.django_db
 def test_run_without_calls_has_cost_nothing():
-    assert shown(run_of("ask")) == ["cost    0.00 USD", "calls   0", "tokens  0 of input, 0 of output"]
+    assert shown(run_of("ask")) == ["cost    $0", "calls   0", "tokens  0 of input, 0 of output"]
 
 
 @pytest.mark.django_db

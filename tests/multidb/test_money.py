@@ -46,5 +46,5 @@ def test_money_is_read_priced_and_shown_in_the_database_of_baton_without_a_route
         reverse("admin:baton_stepstat_changelist"),
         reverse("admin:baton_stepstat_change", args=[stat.pk]),
     ):
-        assert "0.0030 USD" in client.get(url).content.decode(), url
+        assert "$0.0030" in client.get(url).content.decode(), url
     assert client.get(reverse("admin:baton_ledgerentry_changelist")).status_code == 200

@@ -417,10 +417,14 @@ def test_who_may_only_look_sees_no_actions_and_is_refused_when_he_acts(viewer):
         assert "/cancel/" not in page
         assert "/retry/" not in page
     for url in (cancel, retry):
-        assert viewer.get(url).status_code == 403
         assert viewer.post(url, {"confirmed": "yes"}).status_code == 403
+        answer = viewer.get(url)
+        assert answer.status_code == 403
+        assert "You need the permission “Can control runs” for this." in answer.content.decode()
     for action in ("cancel_runs", "retry_runs"):
-        assert choose(viewer, action, run, confirmed="yes").status_code == 403
+        answer = choose(viewer, action, run, confirmed="yes")
+        assert answer.status_code == 403
+        assert "You need the permission “Can control runs” for this." in answer.content.decode()
     run.refresh_from_db()
     assert run.state == "running"
 

@@ -19,6 +19,7 @@ from django.utils.translation import ngettext
 from baton.admin import display
 from baton.conf import get_settings
 from baton.dashboard.preview import cancel_of, rerun_of
+from baton.dashboard.shown import permission_needed
 from baton.engine.retry import RetryPlan
 from baton.exceptions import BatonError
 from baton.explain.cancels import reason_of
@@ -77,7 +78,7 @@ class _Retry:
 def of_one(model_admin: Any, request: HttpRequest, run_id: UUID, act: Act) -> HttpResponse:
     """Act on one run, from its page."""
     if not model_admin.has_control_permission(request):
-        raise PermissionDenied(_("You need the permission “Can control runs” for this."))
+        raise PermissionDenied(permission_needed("control_workflowrun"))
     runs = model_admin.get_queryset(request).filter(pk=run_id)
     if not runs.exists():
         raise Http404

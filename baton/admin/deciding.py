@@ -17,6 +17,7 @@ from django.utils.translation import ngettext
 from baton import money
 from baton.admin import display
 from baton.conf import amount, get_settings
+from baton.dashboard.shown import permission_needed
 from baton.engine.accounts import Balance
 from baton.engine.questions import open_questions, resolve
 from baton.exceptions import NothingToResolveError, StepNotFoundError
@@ -118,7 +119,7 @@ def _decided(node: WorkflowNode, keys: Sequence[str], decision: str) -> str:
 
 def _run(model_admin: Any, request: HttpRequest, run_id: UUID) -> WorkflowRun:
     if not model_admin.has_control_permission(request):
-        raise PermissionDenied(_("You need the permission “Can control runs” for this."))
+        raise PermissionDenied(permission_needed("control_workflowrun"))
     run: WorkflowRun | None = model_admin.get_queryset(request).filter(pk=run_id).first()
     if run is None:
         raise Http404

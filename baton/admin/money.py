@@ -16,7 +16,7 @@ from baton.admin import display
 from baton.admin.base import ReadOnlyAdmin
 from baton.admin.filters import ModelFilter, PriceFilter, ProviderFilter
 from baton.conf import get_settings
-from baton.dashboard.calls import Call, calls_of
+from baton.dashboard.calls import Call, calls_of, saved_of
 from baton.engine.accounts import balance, run_account
 from baton.explain.words import between, duration, number
 from baton.llm import stats
@@ -220,7 +220,6 @@ def calls_shown(node: WorkflowNode) -> Any:
 
 
 def _sums(totals: Mapping[str, Any]) -> dict[str, Any]:
-    saved = None if totals["served"] == totals["served_unpriced"] else totals["saved"]
     return {
         "calls": number(totals["calls"]),
         "input": number(totals["input_tokens"]),
@@ -228,7 +227,7 @@ def _sums(totals: Mapping[str, Any]) -> dict[str, Any]:
         "output": number(totals["output_tokens"]),
         "cost": money.total(totals["cost"], totals["unpriced"], totals["currency"]),
         "served": number(totals["served"]),
-        "saved": money.total(saved, totals["served_unpriced"], totals["currency"]) if totals["served"] else "",
+        "saved": saved_of(totals),
         "ambiguous": number(totals["ambiguous"]) if totals["ambiguous"] else "",
     }
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -12,7 +13,8 @@ from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.db.models import Count, F, QuerySet, Window
 from django.db.models.functions import Length, RowNumber
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
@@ -29,10 +31,12 @@ from baton.admin.money import money_of
 from baton.conf import get_settings
 from baton.dashboard import changes
 from baton.dashboard.calls import costs_of
+from baton.dashboard.calls_csv import answer_with_csv
 from baton.dashboard.graph_tab import remembered
 from baton.dashboard.known import step_that_asks, with_known
 from baton.dashboard.now import now_page
 from baton.dashboard.page import run_page
+from baton.dashboard.shown import permission_needed
 from baton.dashboard.strip import strip_of
 from baton.explain.cancels import BY_DEPENDENCY
 from baton.explain.words import between, first_line, number
@@ -72,16 +76,41 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         """The pages of a run, and those that ask before they act."""
-        site = self.admin_site
         return [
-            path("now/", site.admin_view(self.now_view), name="baton_workflowrun_now"),
-            path("<uuid:run_id>/changes/", site.admin_view(self.changes_view), name="baton_workflowrun_changes"),
-            path("<uuid:run_id>/cancel/", site.admin_view(self.cancel_view), name="baton_workflowrun_cancel"),
-            path("<uuid:run_id>/budget/", site.admin_view(self.budget_view), name="baton_workflowrun_budget"),
-            path("<uuid:run_id>/decide/", site.admin_view(self.decide_view), name="baton_workflowrun_decide"),
-            path("<uuid:run_id>/retry/", site.admin_view(self.retry_view), name="baton_workflowrun_retry"),
+            self._page("now/", self.now_view, "now"),
+            self._page("<uuid:run_id>/changes/", self.changes_view, "changes"),
+            self._page("<uuid:run_id>/calls.csv", self.calls_view, "calls"),
+            self._page("<uuid:run_id>/cancel/", self.cancel_view, "cancel"),
+            self._page("<uuid:run_id>/budget/", self.budget_view, "budget"),
+            self._page("<uuid:run_id>/decide/", self.decide_view, "decide"),
+            self._page("<uuid:run_id>/retry/", self.retry_view, "retry"),
             *super().get_urls(),
         ]
+
+    def _page(self, address: str, view: Callable[..., HttpResponseBase], name: str) -> URLPattern:
+        """A page of ours, which says in the admin's frame what somebody lacks who may not see it."""
+
+        @wraps(view)
+        def shown(request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
+            try:
+                return view(request, **kwargs)
+            except PermissionDenied as exc:
+                return self._refused(request, exc)
+
+        return path(address, self.admin_site.admin_view(shown), name=f"baton_workflowrun_{name}")
+
+    def _refused(self, request: HttpRequest, why: PermissionDenied) -> HttpResponse:
+        if not why.args:
+            raise why
+        context = {
+            **self.admin_site.each_context(request),
+            "title": gettext("Not allowed"),
+            "sentence": str(why),
+            "opts": self.opts,
+            "has_list_breadcrumbs": display.HAS_LIST_BREADCRUMBS,
+            "media": self.media,
+        }
+        return TemplateResponse(request, "admin/baton/refused.html", context, status=403)
 
     def get_fieldsets(self, request: HttpRequest, obj: WorkflowRun | None = None) -> Any:
         """What there is to see of a run; each of its calls for those who may see them."""
@@ -141,7 +170,7 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """The list; who may not act and tries is told so, not that nothing was chosen."""
         if request.POST.get("action") in self.actions and not self.has_control_permission(request):
-            raise PermissionDenied(gettext("You need the permission “Can control runs” for this."))
+            return self._refused(request, PermissionDenied(permission_needed("control_workflowrun")))
         if request.method == "GET" and self.has_view_permission(request):
             title = self.opts.verbose_name_plural.capitalize()  # type: ignore[union-attr] # a lazy text is one
             extra_context = {
@@ -171,6 +200,14 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
         if not self.has_view_permission(request):
             raise PermissionDenied
         return changes.answered(request, run_id)
+
+    def calls_view(self, request: HttpRequest, run_id: UUID) -> StreamingHttpResponse:
+        """The calls of a run as a table, for those who may see them."""
+        if not (self.has_view_permission(request) and request.user.has_perm("baton.view_stepstat")):
+            raise PermissionDenied(permission_needed("view_stepstat"))
+        if not self.get_queryset(request).filter(pk=run_id).exists():
+            raise Http404
+        return answer_with_csv(request, run_id)
 
     # Acting -----------------------------------------------------------------------------------------------------------
 

@@ -107,6 +107,14 @@ def calls_of(run_id: UUID, *, node_id: int | None = None, most: int, has_unknown
     return sorted(found, key=lambda call: call.at)[-most:]
 
 
+def saved_of(totals: Mapping[str, Any]) -> str:
+    """What the ledger saved, which says what it lacks; empty where it served nothing."""
+    if not totals["served"]:
+        return ""
+    saved = None if totals["served"] == totals["served_unpriced"] else totals["saved"]
+    return money.total(saved, totals["served_unpriced"], totals["currency"])
+
+
 def costs_of(
     runs: Collection[Any], *, using: str | None, names: Collection[str] | None = None
 ) -> dict[Any, tuple[Decimal | None, int]]:

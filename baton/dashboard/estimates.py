@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -55,6 +55,12 @@ class Usual:
         if self.seconds is None or run.is_settled or run.round > 1:
             return None
         return run.inserted_at + timedelta(seconds=self.seconds)
+
+    def cost_at_end_of(self, run: WorkflowRun, totals: Mapping[str, Any]) -> Decimal | None:
+        """What a run that goes on costs at the end as usual; nothing where its own cost is not known, or is more."""
+        if run.is_settled or not self.cost or totals["unpriced"] or totals["ambiguous"]:
+            return None
+        return None if self.cost < (totals["cost"] or 0) else self.cost
 
 
 def usual_of(run: WorkflowRun) -> Usual:

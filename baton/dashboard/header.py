@@ -13,6 +13,7 @@ from django.utils.translation import ngettext
 
 from baton import money
 from baton.conf import get_settings
+from baton.dashboard.calls import saved_of
 from baton.dashboard.estimates import Usual
 from baton.dashboard.known import Known, known_of
 from baton.dashboard.shown import Bar, counted, shape
@@ -114,12 +115,10 @@ def _time_note(run: WorkflowRun, usual: Usual, now: datetime, ends_at: datetime 
 
 
 def _at_end(run: WorkflowRun, usual: Usual, totals: dict[str, Any]) -> str:
-    """Nothing where it has cost more already, or where nobody knows what it has cost."""
-    if run.is_settled or not usual.cost or totals["unpriced"] or totals["ambiguous"]:
+    cost = usual.cost_at_end_of(run, totals)
+    if cost is None:
         return ""
-    if usual.cost < (totals["cost"] or 0):
-        return ""
-    return _("about {amount} at the end").format(amount=money.amount(usual.cost, get_settings().currency))
+    return _("about {amount} at the end").format(amount=money.amount(cost, get_settings().currency))
 
 
 def _by(meta: Any) -> str:
@@ -152,7 +151,6 @@ def _attempt_notes(attempts: int, retried: int, totals: dict[str, Any]) -> list[
     notes = []
     if attempts:
         notes.append(ngettext("{count} retried", "{count} retried", retried).format(count=number(retried)))
-    if totals["saved"]:
-        saved = money.amount(totals["saved"], totals["currency"])
+    if saved := saved_of(totals):
         notes.append(_("{saved} not paid again").format(saved=saved))
     return notes

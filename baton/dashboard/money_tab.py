@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from baton import money
-from baton.dashboard.calls import Call, calls_of
+from baton.dashboard.calls import Call, calls_of, saved_of
+from baton.dashboard.shown import not_known, permission_needed
 from baton.explain.words import number
 from baton.llm import stats
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from baton.dashboard.page import Look
 
 MOST_CALLS = 200
+_MOST_NAMED_STEPS = 300
+_MOST_ROWS = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +28,10 @@ class MoneyTab:
     """What the tab shows."""
 
     spent: str
-    of: str
     left: str
+    at_end: str
+    """About what it costs at the end; empty where nobody knows."""
+    basis: str
     saved: str
     served: int
     unpriced: int
@@ -34,44 +40,63 @@ class MoneyTab:
     """How many calls nobody knows the outcome of."""
     by_model: list[dict[str, Any]]
     by_step: list[dict[str, Any]]
+    more_steps: int
+    """How many of the cheaper steps are not listed."""
     calls: list[tuple[Call, str]]
     """The newest first, each with the address of its step."""
-    most: int
-    """How many calls are shown where that may not be all; else 0."""
-    may_see_calls: bool
+    count: str
+    csv: str
+    """The address of all calls as a table; empty for who may not see them."""
+    needed: str
+    """What somebody lacks who may not."""
 
 
 def shown(look: Look) -> MoneyTab:
     """Read what the calls of a run took and cost."""
-    totals = look.known.totals
+    run, totals = look.run, look.known.totals
     has_unknown = bool(totals["ambiguous"])
-    models, steps = (stats.cost_in_run(column, look.run.pk, has_unknown=has_unknown) for column in ("model", "step"))
+    # In a large run, the steps of one function together.
+    column = "step_name" if look.known.steps <= _MOST_NAMED_STEPS else "step"
+    models, steps = (stats.cost_in_run(each, run.pk, has_unknown=has_unknown) for each in ("model", column))
     calls: list[Call] = []
     if look.may_see_calls:
-        calls = calls_of(look.run.pk, most=MOST_CALLS, has_unknown=has_unknown)[::-1]
-    currency, budget = totals["currency"], look.run.budget
+        calls = calls_of(run.pk, most=MOST_CALLS, has_unknown=has_unknown)[::-1]
+    currency, budget = totals["currency"], run.budget
+    at_end = look.usual.cost_at_end_of(run, totals)
     return MoneyTab(
         spent=money.total(totals["cost"], totals["unpriced"], currency),
-        of="" if budget is None else _("of {budget}").format(budget=money.amount(budget, currency)),
         left="" if budget is None else money.amount(budget - look.known.spent - look.known.reserved, currency),
-        saved=money.amount(totals["saved"], currency) if totals["served"] else "",
+        at_end="" if at_end is None else money.amount(at_end, currency),
+        basis=look.usual.basis_of_cost,
+        saved=saved_of(totals),
         served=totals["served"],
         unpriced=totals["unpriced"],
-        unpriced_models=", ".join(str(row["model"]) for row in models if row["unpriced"]),
-        by_model=_rows(models, "model"),
-        by_step=_rows(steps, "step"),
+        unpriced_models=", ".join(str(row["model"] or not_known()) for row in models if row["unpriced"]),
         unknown=totals["ambiguous"],
-        calls=[(each, look.address(view="steps", step=each.step)) for each in calls],
-        most=MOST_CALLS if len(calls) == MOST_CALLS else 0,
-        may_see_calls=look.may_see_calls,
+        by_model=_rows(models, "model"),
+        by_step=[
+            {**row, "address": look.address(step=row["name"]) if column == "step_name" else ""}
+            for row in _rows(steps[:_MOST_ROWS], column)
+        ],
+        more_steps=max(0, len(steps) - _MOST_ROWS),
+        calls=[(each, look.address(step=each.step)) for each in calls],
+        count=_count(len(calls)),
+        csv=reverse("admin:baton_workflowrun_calls", args=[run.pk]) if look.may_see_calls else "",
+        needed="" if look.may_see_calls else permission_needed("view_stepstat"),
     )
+
+
+def _count(listed: int) -> str:
+    if listed == MOST_CALLS:
+        return _("the newest {count}").format(count=number(listed))
+    return number(listed)
 
 
 def _rows(found: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     whole = sum((row["cost"] or Decimal(0) for row in found), Decimal(0))
     return [
         {
-            "name": row[name] or "—",
+            "name": row[name] or not_known(),
             "calls": number(row["calls"]),
             "tokens_in": number(row["input_tokens"]),
             "tokens_out": number(row["output_tokens"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from django.apps import apps
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -76,6 +77,16 @@ def steps(count: int) -> str:
 def whole(text: str | None) -> int | None:
     """A number that an address says; nothing where it says none, or one that is no use."""
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < _MOST_DIGITS else None
+
+
+def permission_needed(codename: str) -> str:
+    """The sentence for who lacks a permission, which names it as the admin does."""
+    action, _separator, model = codename.partition("_")
+    if action == "control":
+        name = _("Can control runs")
+    else:
+        name = _("Can view {model}").format(model=apps.get_model("baton", model)._meta.verbose_name)  # noqa: SLF001
+    return _("You need the permission “{permission}” for this.").format(permission=name)
 
 
 def not_known() -> str:

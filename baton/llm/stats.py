@@ -22,7 +22,7 @@ _OF_A_CALL = (
     "step_name", "step", "model", "provider", "key", "attempt", *_TOKENS, "cost", "currency", "unpriced_because",
     "duration", "at", "from_ledger", "count",
 )  # fmt: skip
-_COLUMN_OF_ENTRIES = {"model": "model", "step": "node__step", "workflow_name": "run__name"}
+_COLUMN_OF_ENTRIES = {"model": "model", "step": "node__step", "step_name": "node__name", "workflow_name": "run__name"}
 _PARTS = ("from_ledger", "count", "currency")
 """What every sum is taken apart by: of a few groups, Python counts no more than it must."""
 _HALF = 1_000_000_000
@@ -84,7 +84,7 @@ def cost_by_step(
 
 
 def cost_in_run(column: str, run_id: UUID, *, has_unknown: bool) -> list[dict[str, Any]]:
-    """The same for one run by ``model`` or ``step``, in one query where it has no calls of unknown outcome."""
+    """The same for one run by ``model``, ``step`` or ``step_name``, in one query where no outcome is unknown."""
     return _grouped(column, None, None, run_id, has_unknown=has_unknown)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -11,17 +12,25 @@ from typing import Any, NamedTuple
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import (
     BigIntegerField,
+    Case,
+    CharField,
     Count,
+    DateTimeField,
     DurationField,
     ExpressionWrapper,
     F,
+    Field,
     FloatField,
     Func,
+    IntegerField,
     Max,
     Min,
     Q,
     QuerySet,
     Sum,
+    TextField,
+    Value,
+    When,
 )
 from django.db.models.functions import Cast, Substr
 from django.db.models.sql.compiler import SQLCompiler
@@ -44,10 +53,19 @@ RUN_STATES = ("executing", "completed", "discarded", "cancelled")
 RAN = ExpressionWrapper(F("settled_at") - F("started_at"), output_field=DurationField())
 _MOST_CELLS = 1000
 _MOST_SERIES = 600
-_COLUMNS = (
-    "id", "state", "attempt", "max_attempts", "queue", "options", "n_deps", "remaining", "progress", "due_at",
-    "started_at", "settled_at",
-)  # fmt: skip
+_COUNTED = ("count", "longest", "since", "caused")
+_OF_A_STEP: dict[str, type[Field[Any, Any]]] = {
+    "attempt": IntegerField,
+    "max_attempts": IntegerField,
+    "queue": CharField,
+    "n_deps": IntegerField,
+    "remaining": IntegerField,
+    "due_at": DateTimeField,
+    "settled_at": DateTimeField,
+    "options": TextField,
+    "progress": TextField,
+}
+"""What else is read of steps that are drawn by themselves; JSON as text, to be read beside what has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +172,7 @@ def _when(part: Part, column: str) -> str:
 
 
 def faces_of(run: WorkflowRun, using: str, plan: Plan, *, now: datetime, has_calls: bool = True) -> Faces:
-    """Read how all looks that is drawn.
+    """Read how all looks that is drawn: in one query, and one more for money.
 
     Args:
         run: The run.
@@ -165,22 +183,87 @@ def faces_of(run: WorkflowRun, using: str, plan: Plan, *, now: datetime, has_cal
     """
     nodes = WorkflowNode.objects.using(using).of_workflow(run.pk).order_by()
     spent = _spent(run, plan.folded.folds) if has_calls else {}
-    return Faces(steps=_steps(nodes, plan, spent, now), groups=_groups(nodes, plan, spent, now))
+    steps, cells = _steps_and_cells(nodes, plan, now)
+    return Faces(steps=_steps(steps, plan, spent, now), groups=_groups(cells, plan, spent))
+
+
+def _steps_and_cells(
+    nodes: QuerySet[WorkflowNode], plan: Plan, now: datetime
+) -> tuple[Iterable[_StepRow], Iterable[Counted]]:
+    """What is drawn by itself, and what is counted; both together, where the database can be asked for both."""
+    alone = [step_id for one in plan.folded.folds for step_id in _alone(one)]
+    parts = [
+        part
+        for index, one in enumerate(plan.folded.folds)
+        if one.is_group and not one.opened
+        for part in parts_of(one, index, plan.shares[index])
+    ]
+    steps = _step_rows(nodes.filter(id__in=alone))
+    if not alone or not parts or len(parts) > _MOST_SERIES:
+        return _read_steps(steps if alone else ()), counted_cells(nodes, parts, now)
+    nothing = {f"no_{name}": Value(None, output_field=kind()) for name, kind in _OF_A_STEP.items()}
+    cells = _cell_rows(nodes, parts).annotate(**nothing)
+    rows = list(cells.values_list("code", "state", *_COUNTED, *nothing).union(steps, all=True))
+    # Codes of steps are negative.
+    is_step = [row[0] is not None and row[0] < 0 for row in rows]
+    return (
+        _read_steps(row for row, by_itself in zip(rows, is_step, strict=True) if by_itself),
+        _read_cells((row[:6] for row, by_itself in zip(rows, is_step, strict=True) if not by_itself), now),
+    )
 
 
 # Steps ----------------------------------------------------------------------------------------------------------------
 
 
+class _StepRow(NamedTuple):
+    """What is read of a step that is drawn by itself."""
+
+    id: int
+    state: str
+    started_at: datetime | None
+    by_dependency: bool
+    attempt: int
+    max_attempts: int
+    queue: str
+    n_deps: int
+    remaining: int
+    due_at: datetime | None
+    settled_at: datetime | None
+    options: Any
+    progress: Any
+
+
+def _step_rows(nodes: QuerySet[WorkflowNode]) -> QuerySet[WorkflowNode, tuple[Any, ...]]:
+    """Steps, told in the columns in which cells are counted, and some more."""
+    by_dependency = When(state="cancelled", error__startswith=BY_DEPENDENCY, then=1)
+    told = nodes.annotate(
+        code=ExpressionWrapper(Value(-1) * F("id"), output_field=BigIntegerField()),
+        count=Value(1),
+        longest=Value(None, output_field=DurationField()),
+        since=F("started_at"),
+        caused=Case(by_dependency, default=0, output_field=IntegerField()),
+        text_of_options=Cast("options", TextField()),
+        text_of_progress=Cast("progress", TextField()),
+    )
+    columns = [f"text_of_{name}" if kind is TextField else name for name, kind in _OF_A_STEP.items()]
+    return told.values_list("code", "state", *_COUNTED, *columns)
+
+
+def _read_steps(rows: Iterable[tuple[Any, ...]]) -> Iterator[_StepRow]:
+    for code, state, _count, _longest, since, caused, *rest, options, progress in rows:
+        yield _StepRow._make((-code, str(state), since, bool(caused), *rest, _json(options), _json(progress)))
+
+
+def _json(text: str | None) -> Any:
+    return None if text is None else json.loads(text)
+
+
 def _steps(
-    nodes: QuerySet[WorkflowNode], plan: Plan, spent: Mapping[int | str, Money], now: datetime
+    rows: Iterable[_StepRow], plan: Plan, spent: Mapping[int | str, Money], now: datetime
 ) -> dict[int, StepFace]:
     waited = _waited(plan)
     drawn = {step_id: index for index, one in enumerate(plan.folded.folds) for step_id in _alone(one)}
-    rows = nodes.filter(id__in=list(drawn)).values(*_COLUMNS, why=Substr("error", 1, len(BY_DEPENDENCY)))
-    return {
-        row["id"]: _step(row, waited.get(drawn[row["id"]], ""), spent.get(row["id"], _NO_MONEY), now)
-        for row in (rows if drawn else ())
-    }
+    return {row.id: _step(row, waited.get(drawn[row.id], ""), spent.get(row.id, _NO_MONEY), now) for row in rows}
 
 
 def _alone(one: Fold) -> Iterable[int]:
@@ -188,35 +271,34 @@ def _alone(one: Fold) -> Iterable[int]:
     return (step_id for step_id, _name in one.opened) if one.is_group else one.members
 
 
-def _step(row: Mapping[str, Any], waits_for: str, spent: Money, now: datetime) -> StepFace:
-    state, started = str(row["state"]), row["started_at"]
-    has_run = started is not None and state in RUN_STATES
-    is_held = state == "snoozed" and row["due_at"] is None
+def _step(row: _StepRow, waits_for: str, spent: Money, now: datetime) -> StepFace:
+    started = row.started_at if row.state in RUN_STATES else None
+    is_held = row.state == "snoozed" and row.due_at is None
     return StepFace(
-        state=state,
-        seconds=((row["settled_at"] or now) - started).total_seconds() if has_run else None,
-        since=started.isoformat() if has_run and state == "executing" else "",
-        detail=_detail(row, state, waits_for, spent.model, now),
+        state=row.state,
+        seconds=None if started is None else ((row.settled_at or now) - started).total_seconds(),
+        since=started.isoformat() if started is not None and row.state == "executing" else "",
+        detail=_detail(row, waits_for, spent.model, now),
         cost=spent.cost,
-        progress=_progress(row["progress"]),
+        progress=_progress(row.progress),
         icon="person" if is_held else "",
-        by_dependency=state == "cancelled" and row["why"] == BY_DEPENDENCY,
+        by_dependency=row.by_dependency,
     )
 
 
-def _detail(row: Mapping[str, Any], state: str, waits_for: str, model: str, now: datetime) -> str:
-    if state == "snoozed":
-        return _("held") if row["due_at"] is None else _("until {time}").format(time=clock(row["due_at"], now=now))
-    options = row["options"] if isinstance(row["options"], dict) else {}
+def _detail(row: _StepRow, waits_for: str, model: str, now: datetime) -> str:
+    if row.state == "snoozed":
+        return _("held") if row.due_at is None else _("until {time}").format(time=clock(row.due_at, now=now))
+    options = row.options if isinstance(row.options, dict) else {}
     return labels.detail(
-        state,
+        row.state,
         model=model or str(options.get("model") or ""),
-        attempt=row["attempt"],
-        max_attempts=row["max_attempts"],
-        queue=row["queue"],
+        attempt=row.attempt,
+        max_attempts=row.max_attempts,
+        queue=row.queue,
         # Of more than one the number is enough.
-        waits_for=[waits_for] * row["remaining"] if waits_for or row["n_deps"] > 1 else (),
-        dependencies=row["n_deps"],
+        waits_for=[waits_for] * row.remaining if waits_for or row.n_deps > 1 else (),
+        dependencies=row.n_deps,
     )
 
 
@@ -241,18 +323,10 @@ def _waited(plan: Plan) -> dict[int, str]:
 # Groups ---------------------------------------------------------------------------------------------------------------
 
 
-def _groups(
-    nodes: QuerySet[WorkflowNode], plan: Plan, spent: Mapping[int | str, Money], now: datetime
-) -> dict[str, GroupFace]:
+def _groups(cells: Iterable[Counted], plan: Plan, spent: Mapping[int | str, Money]) -> dict[str, GroupFace]:
     folds = plan.folded.folds
-    parts = [
-        part
-        for index, one in enumerate(folds)
-        if one.is_group and not one.opened
-        for part in parts_of(one, index, plan.shares[index])
-    ]
     found: dict[int, list[Counted]] = defaultdict(list)
-    for counted in counted_cells(nodes, parts, now):
+    for counted in cells:
         found[counted.thing].append(counted)
     return {
         folds[index].key: GroupFace.of_rows(
@@ -270,16 +344,21 @@ def _groups(
 def counted_cells(nodes: QuerySet[WorkflowNode], parts: Sequence[Part], now: datetime) -> Iterable[Counted]:
     """How many steps of each state are in each cell of each thing, in one query."""
     if not parts:
-        return
+        return ()
     if len(parts) > _MOST_SERIES:
-        yield from _counted_here(nodes, parts, now)
-        return
+        return _counted_here(nodes, parts, now)
+    return _read_cells(_cell_rows(nodes, parts).values_list("code", "state", *_COUNTED), now)
+
+
+def _cell_rows(nodes: QuerySet[WorkflowNode], parts: Sequence[Part]) -> QuerySet[WorkflowNode, Any]:
     caused = Q(state="cancelled", error__startswith=BY_DEPENDENCY)
-    rows = (
-        nodes.annotate(code=Coded("id", tuple(parts)))
-        .values_list("code", "state")
-        .annotate(count=Count("id"), longest=Max(RAN), since=Min("started_at"), caused=Count("id", filter=caused))
+    cells = nodes.annotate(code=Coded("id", tuple(parts))).values("code", "state")
+    return cells.annotate(
+        count=Count("id"), longest=Max(RAN), since=Min("started_at"), caused=Count("id", filter=caused)
     )
+
+
+def _read_cells(rows: Iterable[tuple[Any, ...]], now: datetime) -> Iterator[Counted]:
     for code, state, count, longest, since, caused_count in rows:
         if code is not None:
             seconds = longest.total_seconds() if longest is not None else 0.0

@@ -85,7 +85,7 @@ def header_of(run: WorkflowRun, known: Known | None = None, usual: Usual | None 
         state=str(run.state),
         state_label=str(run.get_state_display()),
         shape=shape(str(run.state)),
-        headline=explain_run(run, now=known.now, counted=known.counted),
+        headline=explain_run(run, now=known.now, counted=known.counted, is_held=known.is_held),
         by=_by(run.meta),
         bar=bar,
         bar_note=", ".join(counted(state, states[state]) for state in states if state != "completed"),

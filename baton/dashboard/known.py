@@ -19,7 +19,7 @@ from baton.llm import stats
 from baton.models import BudgetAccount, DebugLog, Hold, StepStat, WorkflowNode, WorkflowRun
 from baton.states import HoldKind, StepState
 
-_BESIDE = ("now", "called", "unknown", "captured", "asks", "spent", "reserved")
+_BESIDE = ("now", "called", "unknown", "captured", "held", "asks", "spent", "reserved")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +41,8 @@ class Known:
     """What its calls cost."""
     has_captured: bool
     """Whether requests were kept."""
+    is_held: bool
+    """Whether a step of it waits for a person or for money."""
     spent: Decimal
     reserved: Decimal
     """What of its budget is spent and reserved."""
@@ -63,6 +65,7 @@ def with_known(runs: QuerySet[WorkflowRun], run_id: Any) -> QuerySet[WorkflowRun
         "called": Exists(StepStat.objects.using(using).filter(**mine).order_by()),
         "unknown": Subquery(unknown),
         "captured": Exists(DebugLog.objects.using(using).filter(**mine).order_by()),
+        "held": Exists(Hold.objects.using(using).filter(**mine).order_by()),
         "asks": Subquery(asks.values("node__name")[:1]),
         "spent": Subquery(account.values("spent")),
         "reserved": Subquery(account.values("reserved")),
@@ -94,15 +97,16 @@ def known_of(run: WorkflowRun) -> Known:
     unknown = beside["unknown"] or 0
     return Known(
         now=beside["now"],
-        counted=[row[:5] for row in found],
+        counted=[row[:9] for row in found],
         states=dict(states),
         steps=sum(states.values()),
-        attempts=sum(row[5] for row in found),
-        retried=sum(row[6] for row in found),
-        last=max((row[7] for row in found), default=None),
-        edges=sum(row[8] for row in found),
+        attempts=sum(row[9] for row in found),
+        retried=sum(row[10] for row in found),
+        last=max((row[11] for row in found), default=None),
+        edges=sum(row[12] for row in found),
         totals=stats.totals_beside(run.pk, unknown) if beside["called"] else stats.no_totals(unknown),
         has_captured=beside["captured"],
+        is_held=beside["held"],
         spent=beside["spent"] or Decimal(0),
         reserved=beside["reserved"] or Decimal(0),
     )

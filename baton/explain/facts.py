@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import IntegerField, QuerySet, Value
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -27,7 +27,7 @@ UNSERVED_SECONDS = 10.0
 
 _IDLE_HOST_SECONDS = 60.0
 """How long a host that signed counts as one whose workers could take a step."""
-_MOST_LEASES = 5000
+_MOST_SIGNS = 5000
 _SHORT_PERIOD = 120.0
 _GRACE_SECONDS = 10.0
 _UNKNOWN_PERIOD = 300.0
@@ -90,24 +90,25 @@ class Service:
 
 
 def who_serves(queues: Collection[str], *, using: str, now: datetime) -> dict[str, Service]:
-    """Look who serves the queues, by the leases that workers hold and by what they signed: two queries."""
+    """Look who serves the queues, by the leases that workers hold and by what they signed: one query."""
     lease = timedelta(seconds=get_settings().lease_seconds)
     busy: dict[str, int] = defaultdict(int)
     hosts: dict[str, set[str]] = defaultdict(set)
     signs: dict[str, list[datetime]] = defaultdict(list)
+    sightings = QueueSighting.objects.using(using).filter(queue__in=queues).order_by()
     leases = WorkflowNode.objects.using(using).filter(lease_until__isnull=False, queue__in=queues).order_by()
-    for queue, worker, until in leases.values_list("queue", "worker", "lease_until")[:_MOST_LEASES]:
-        if until is None:
+    signed = sightings.values_list("queue", "host", "seen_at", Value(0, output_field=IntegerField()))
+    held = leases.values_list("queue", "worker", "lease_until", Value(1, output_field=IntegerField()))
+    for queue, where, at, is_lease in signed.union(held, all=True)[:_MOST_SIGNS]:
+        if not is_lease:
+            signs[queue].append(at)
+            if (now - at).total_seconds() < _IDLE_HOST_SECONDS:
+                hosts[queue].add(where)
             continue
-        signs[queue].append(until - lease)
-        if until > now:
+        signs[queue].append(at - lease)
+        if at > now:
             busy[queue] += 1
-            hosts[queue].add(worker.rpartition(":")[0])
-    sightings = QueueSighting.objects.using(using).filter(queue__in=queues)
-    for queue, host, seen_at in sightings.values_list("queue", "host", "seen_at"):
-        signs[queue].append(seen_at)
-        if (now - seen_at).total_seconds() < _IDLE_HOST_SECONDS:
-            hosts[queue].add(host)
+            hosts[queue].add(where.rpartition(":")[0])
     return {
         queue: Service(
             queue=queue,

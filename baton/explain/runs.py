@@ -62,6 +62,16 @@ class _Look:
     states: Counter[str]
     recent: int
     """How many of its steps were settled in the last minute."""
+    lease: datetime | None
+    """When the first lease of its steps ends, or has ended."""
+    due: datetime | None
+    """When the first of its steps that wait for a time is due, or was due."""
+    late: int
+    """How many are overdue."""
+    is_accepted: bool
+    """Whether no failure can have done harm: nothing was cancelled, and something waits for all that was discarded."""
+    is_held: bool
+    """Whether a step may wait for a person or for money."""
     waiting: Sequence[_Waiting]
     """Where its ready steps wait, the longest wait first."""
 
@@ -92,11 +102,23 @@ class _Look:
 def counting(now: datetime) -> dict[str, Any]:
     """What a headline counts of the steps in each state and queue, for who counts other things with it."""
     recent = Q(settled_at__gt=now - timedelta(seconds=_RATE_SECONDS))
-    return {"n": Count("id"), "n_recent": Count("id", filter=recent), "since": Min("queued_at")}
+    return {
+        "n": Count("id"),
+        "n_recent": Count("id", filter=recent),
+        "since": Min("queued_at"),
+        "lease": Min("lease_until"),
+        "due": Min("due_at"),
+        "n_late": Count("id", filter=Q(due_at__lte=now)),
+        "n_ends": Count("id", filter=Q(n_out=0)),
+    }
 
 
 def explain_run(
-    run: WorkflowRun, *, now: datetime | None = None, counted: Sequence[tuple[Any, ...]] | None = None
+    run: WorkflowRun,
+    *,
+    now: datetime | None = None,
+    counted: Sequence[tuple[Any, ...]] | None = None,
+    is_held: bool = True,
 ) -> str:
     """Say in a line what is going on in a run, or how it ended.
 
@@ -104,12 +126,13 @@ def explain_run(
         run: The run, as it was read.
         now: The database's time, where it was read already.
         counted: State, queue, and what :func:`counting` counts then, where that was read already, too.
+        is_held: Whether a step of it may wait for a person or for money.
 
     Returns:
         Some sentences of plain text, in the active language; times are in the current time zone. The number of queries
         does not depend on the size of the run.
     """
-    look = _look_at(run, now, counted)
+    look = _look_at(run, now, counted, is_held=is_held)
     if not look.total:
         return _("This run has no steps.")
     match run.state:
@@ -122,7 +145,9 @@ def explain_run(
     return next(filter(None, (tell(look) for tell in _FIRST_THAT_FITS)), "")
 
 
-def _look_at(run: WorkflowRun, now: datetime | None, counted: Sequence[tuple[Any, ...]] | None) -> _Look:
+def _look_at(
+    run: WorkflowRun, now: datetime | None, counted: Sequence[tuple[Any, ...]] | None, *, is_held: bool
+) -> _Look:
     using = run._state.db or get_settings().database  # noqa: SLF001 - its own alias
     if now is None:
         now, _found = read_beside(WorkflowRun.objects.using(using).filter(pk=run.pk).order_by())
@@ -134,7 +159,7 @@ def _look_at(run: WorkflowRun, now: datetime | None, counted: Sequence[tuple[Any
         states[state] += count
     waiting = [
         _Waiting(queue=queue, count=count, since=since)
-        for state, queue, count, _recent, since in counted
+        for state, queue, count, _recent, since, *_rest in counted
         if state == StepState.AVAILABLE
     ]
     return _Look(
@@ -143,6 +168,12 @@ def _look_at(run: WorkflowRun, now: datetime | None, counted: Sequence[tuple[Any
         now=now,
         states=states,
         recent=sum(row[3] for row in counted),
+        lease=oldest(row[5] for row in counted),
+        due=oldest(row[6] for row in counted),
+        late=sum(row[7] for row in counted),
+        is_accepted=not states[StepState.CANCELLED]
+        and not any(row[8] for row in counted if row[0] == StepState.DISCARDED),
+        is_held=is_held and bool(states[StepState.SNOOZED]),
         waiting=sorted(waiting, key=lambda each: each.since or now),
     )
 
@@ -152,17 +183,17 @@ def _look_at(run: WorkflowRun, now: datetime | None, counted: Sequence[tuple[Any
 
 def _failed(look: _Look) -> str:
     """Which step failed, what it cost, and what is kept; nothing where no failure did any harm."""
-    if not look.states[StepState.DISCARDED] and not look.states[StepState.CANCELLED]:
+    if look.is_accepted:
         return ""
     fallen = WorkflowNode.objects.using(look.using).filter(
         edges_in__dependency_id=OuterRef("pk"), state=StepState.CANCELLED
     )
     own = look.nodes.filter(state__in=FAILED).exclude(error__startswith=BY_DEPENDENCY)
     harmful = own.filter(Q(n_out=0) | Exists(fallen)).order_by("settled_at", "id")
-    count = harmful.count()
     cause = harmful.first()
     if cause is None:
         return ""
+    count = harmful.count()
     return paragraph(
         _how_it_fell(cause),
         _more_failures(count - 1),
@@ -237,7 +268,7 @@ def _failed_somehow(look: _Look) -> str:
 
 def _needs_a_person(look: _Look) -> str:
     """Which steps wait for a person's word, else which for money."""
-    if not look.states[StepState.SNOOZED]:
+    if not look.is_held:
         return ""
     # Questions first: they are asked of nobody else, while money may be given back.
     holds = Hold.objects.using(look.using).filter(run=look.run.pk).order_by("-kind", "since", "node_id")
@@ -293,6 +324,8 @@ def _command_for(queue: str) -> str:
 
 
 def _vanished(look: _Look) -> str:
+    if look.lease is None or look.lease > look.now:
+        return ""
     lost = look.nodes.filter(lease_until__isnull=False, lease_until__lte=look.now).order_by("lease_until")
     node = lost.first()
     if node is None or node.lease_until is None:
@@ -353,13 +386,10 @@ def _message_lost(look: _Look) -> str:
 
 
 def _overdue(look: _Look) -> str:
-    if not look.states[StepState.SNOOZED] and not look.states[StepState.RETRYABLE]:
-        return ""
-    first = oldest(look.nodes.filter(due_at__isnull=False).order_by("due_at").values_list("due_at", flat=True)[:1])
+    first, count = look.due, look.late
     if first is None or (look.now - first).total_seconds() < UNSERVED_SECONDS:
         return ""
-    late = look.nodes.filter(due_at__lte=look.now).order_by("due_at")
-    node, count = late.first(), late.count()
+    node = look.nodes.filter(due_at__lte=look.now).order_by("due_at").first()
     if node is None:
         return ""
     text = ngettext(

@@ -19,6 +19,7 @@ from baton.dashboard.timeline.crowds import Crowd
 from baton.dashboard.timeline.marks import Life, Mark, life_of
 from baton.dashboard.timeline.spend import Spend, spend_of
 from baton.dashboard.timeline.structure import MOST_ROWS, Line, structure_of
+from baton.dashboard.timeline.window import NO_WINDOW, window_of
 from baton.explain.words import duration, number
 from baton.models import WorkflowNode
 from baton.states import StepState
@@ -98,6 +99,14 @@ class TimelineTab:
     left_out: str
     """How many steps have no row, in words."""
     steps_address: str
+    scale: str
+    """Which times stand where, for the script."""
+    origin: int
+    """When the run began, in milliseconds since 1970."""
+    closer: str
+    wider: str
+    whole: str
+    """The addresses of less and of more of the run's time, and of all of it."""
 
 
 def shown(look: Look) -> TimelineTab:
@@ -132,6 +141,7 @@ class _Reading:
         has_money = self.look.known.called or self.run.budget is not None
         spend = spend_of(self.run, self.axis, using=self.look.using) if has_money else None
         left_out = len(self.structure.lines) - len(self.lines)
+        address = self.look.address
         return TimelineTab(
             rows=rows,
             ticks=self.axis.ticks,
@@ -140,7 +150,12 @@ class _Reading:
             spend=spend,
             kinds=_kinds(rows, spend),
             left_out=_("{steps} without a row").format(steps=steps(left_out)) if left_out else "",
-            steps_address=self.look.address(view="steps"),
+            steps_address=address(view="steps", **NO_WINDOW),
+            scale=self.axis.scale,
+            origin=round(self.axis.origin * 1000),
+            closer=address(**self.window.closer.words),
+            wider=address(**self.window.wider.words),
+            whole=address(**NO_WINDOW),
         )
 
     # Reading ----------------------------------------------------------------------------------------------------------
@@ -180,10 +195,12 @@ class _Reading:
         """The axis, and what groups did on it: counted again where a gap is folded, or all would stand in one part."""
         start, is_open = self.run.inserted_at.timestamp(), self.run.finished_at is None
         end = self.now if self.run.finished_at is None else self.run.finished_at.timestamp()
-        axis = make_axis(start, end, (), is_open=is_open)
+        self.window = window_of(self.look.params, end - start)
+        window = (start + self.window.start, _NEVER if self.window.follows else start + self.window.end)
+        axis = make_axis(start, end, (), is_open=is_open, window=window)
         crowds = groups.crowds_of(self.nodes, self.groups, axis) if self.groups else {}
         busy = [each for _node, life in self.lives.values() for each in life.busy]
-        folded = make_axis(start, end, [*busy, *groups.busy(crowds, axis)], is_open=is_open)
+        folded = make_axis(start, end, [*busy, *groups.busy(crowds, axis)], is_open=is_open, window=window)
         if folded.gaps and self.groups:
             crowds = groups.crowds_of(self.nodes, self.groups, folded)
         return folded, crowds
@@ -230,7 +247,7 @@ class _Reading:
     def _step_row(self, node: WorkflowNode, *, is_child: bool = False, is_critical: bool = False) -> Row:
         life = self.lives[node.pk][1]
         label = str(node.get_state_display())
-        has_line = is_critical and bool(life.spans)
+        has_line = is_critical and bool(life.spans) and self.axis.shows(life.spans[0].start, life.spans[-1].end)
         return Row(
             name=node.name,
             address=self.look.address(step=node.name),
@@ -243,7 +260,7 @@ class _Reading:
             is_open=self.look.step is not None and self.look.step.pk == node.pk,
             node=node.pk,
             version=node.version,
-            marks=[span.mark(self.axis) for span in life.spans],
+            marks=[span.mark(self.axis) for span in life.spans if self.axis.shows(span.start, span.end)],
             is_critical=is_critical,
             path_x=percent(self.axis.x(life.spans[0].start)) if has_line else "",
             path_end=percent(self.axis.x(life.spans[-1].end)) if has_line else "",
@@ -261,8 +278,10 @@ class _Reading:
         crowd = self.crowds[index]
         state = state_of(crowd.states)
         count = line.members.count
-        steps_of_group = self.look.address(view="steps", q=line.name, step="", states=",".join(WORST_FIRST))
+        states = ",".join(WORST_FIRST)
+        steps_of_group = self.look.address(view="steps", q=line.name, step="", states=states, **NO_WINDOW)
         has_run = crowd.start is not None and crowd.end is not None
+        is_path = is_critical and has_run and self.axis.shows(crowd.start or 0, crowd.end or 0)
         counts = ", ".join(counted(each, crowd.states[each]) for each in WORST_FIRST if crowd.states.get(each))
         height, top, floor = _TALL if self.is_tall else _LOW
         return Row(
@@ -279,8 +298,8 @@ class _Reading:
             columns=_columns(crowd, top, floor, now=self.axis.x(self.axis.end)),
             failures=[percent((part + 0.5) * 100 / groups.BUCKETS) for part in sorted(set(crowd.failures))],
             is_critical=is_critical,
-            path_x=percent(self.axis.x(crowd.start)) if is_critical and crowd.start is not None and has_run else "",
-            path_end=percent(self.axis.x(crowd.end)) if is_critical and crowd.end is not None and has_run else "",
+            path_x=percent(self.axis.x(crowd.start or 0)) if is_path else "",
+            path_end=percent(self.axis.x(crowd.end or 0)) if is_path else "",
         )
 
 

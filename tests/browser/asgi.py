@@ -14,7 +14,13 @@ from django.core.asgi import get_asgi_application
 
 pages = get_asgi_application()
 
-from baton.dashboard import routing  # noqa: E402 - models are loaded now
+from django.contrib.contenttypes.models import ContentType  # noqa: E402 - models are loaded now
+from django.core.signals import request_started  # noqa: E402
+
+from baton.dashboard import routing  # noqa: E402
+
+# Tests empty the database between them, and content types come back under other ids.
+request_started.connect(lambda **_: ContentType.objects.clear_cache(), weak=False)
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]

@@ -148,6 +148,71 @@ class TestAxis:
         assert make_axis(5.0, 5.0, [], is_open=False).x(5.0) == 0
 
 
+class TestWindow:
+    def test_marks_and_ticks_are_those_of_the_window(self, start: datetime) -> None:
+        run = WorkflowRunFactory.create(inserted_at=start, state="completed", finished_at=start + timedelta(seconds=100))
+        before = ran(run, "before", at=2, took=8)
+        across = ran(run, "across", before, at=20, took=20)
+        ran(run, "after", across, at=80, took=20)
+
+        tab = tab_of(run, **{"from": "30", "to": "46"})
+
+        assert row_of(tab, "before").marks == []
+        assert row_of(tab, "after").marks == []
+        (mark,) = row_of(tab, "across").marks
+        assert (mark.x, mark.width) == ("0.00%", "62.50%")
+        assert [tick.label for tick in tab.ticks][:2] == ["30 s", "32 s"]
+        assert tab.scale == "0.0000,100.0000,30.0000,46.0000"
+        assert row_of(tab, "across").time == "20 s"
+
+    def test_groups_count_what_began_before_it_and_leave_out_what_failed_elsewhere(self, start: datetime) -> None:
+        run = WorkflowRunFactory.create(inserted_at=start, state="completed", finished_at=start + timedelta(seconds=120))
+        fan_out(run, 100)
+
+        tab = tab_of(run, **{"from": "30", "to": "50"})
+
+        assert row_of(tab, "page").note == "\u00d7 100, peak 10"
+        assert {column.height for column in row_of(tab, "page").columns} == {48}
+        assert row_of(tab, "page").failures == []
+        assert len(row_of(tab_of(run, **{"from": "55", "to": "65"}), "page").failures) == 1
+
+    def test_what_was_spent_before_it_is_where_the_line_begins(self, start: datetime) -> None:
+        run = WorkflowRunFactory.create(inserted_at=start, state="completed", finished_at=start + timedelta(seconds=100))
+        node = ran(run, "one", at=2, took=90)
+        for second, cost in ((10, 1), (40, 2), (80, 4)):
+            made = StepStatFactory.create(node=node, cost=Decimal(cost))
+            StepStat.objects.filter(pk=made.pk).update(at=start + timedelta(seconds=second))
+
+        spend = tab_of(run, **{"from": "30", "to": "50"}).spend
+
+        assert spend is not None
+        assert [tread.y for tread in spend.treads] == [46, 33]
+        assert spend.treads[0].before == 46
+        assert "7" in spend.total
+
+    def test_a_window_up_to_now_goes_on_with_it(self, start: datetime) -> None:
+        run = WorkflowRunFactory.create(inserted_at=start)
+
+        assert tab_of(run, **{"from": "90"}).now
+        assert not tab_of(run, **{"from": "10", "to": "20"}).now
+
+    @pytest.mark.parametrize("words", [{"from": "x"}, {"from": "nan"}, {"from": "9", "to": "3"}, {"from": "1e999"}])
+    def test_what_is_no_window_is_all_of_it(self, start: datetime, words: dict[str, str]) -> None:
+        run = WorkflowRunFactory.create(inserted_at=start, state="completed", finished_at=start + timedelta(seconds=100))
+
+        assert tab_of(run, **words).scale == "0.0000,100.0000,0.0000,100.0000"
+
+    def test_its_links_lead_closer_and_back(self, start: datetime) -> None:
+        run = WorkflowRunFactory.create(inserted_at=start, state="completed", finished_at=start + timedelta(seconds=100))
+
+        tab = tab_of(run, **{"from": "30", "to": "50"})
+
+        assert (tab.closer, tab.wider) == ("?from=35&to=45&view=timeline", "?from=20&to=60&view=timeline")
+        assert tab.whole == "?view=timeline"
+        assert tab_of(run).wider == "?view=timeline"
+        assert tab_of(run).closer == "?view=timeline&from=50"
+
+
 class TestLife:
     def test_attempts_take_the_colour_of_their_end(self, start: datetime) -> None:
         log = [

@@ -63,9 +63,12 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """From a run's beginning to its end, or to a little after now."""
+    """From a run's beginning to its end, or to a little after now; or a part of that."""
 
+    origin: float
+    """When the run began."""
     start: float
+    """The first moment that is shown."""
     end: float
     """Of the run, or now."""
     is_open: bool
@@ -80,10 +83,25 @@ class Axis:
                 return part.x + inside * part.width
         return 100.0
 
+    def shows(self, start: float, end: float) -> bool:
+        """Whether anything of that time is shown."""
+        return end >= self.start and start <= self.segments[-1].end
+
+    @property
+    def reaches_end(self) -> bool:
+        """Whether the end of the run, or now, is shown."""
+        return self.segments[-1].end >= self.end
+
     @property
     def now(self) -> str:
-        """Where now is; empty where the run is over."""
-        return percent(self.x(self.end)) if self.is_open else ""
+        """Where now is; empty where the run is over or another part of it is shown."""
+        return percent(self.x(self.end)) if self.is_open and self.reaches_end else ""
+
+    @property
+    def scale(self) -> str:
+        """Of each part where it begins and how wide it is, in percent, and its first and last second: for the script."""
+        parts = ((part.x, part.width, part.start - self.origin, part.end - self.origin) for part in self.segments)
+        return " ".join(",".join(f"{number:.4f}" for number in part) for part in parts)
 
     @property
     def gaps(self) -> list[Gap]:
@@ -104,13 +122,13 @@ class Axis:
         """Round times, nine at most."""
         step, found = self._round_times()
         every = max(1, -(-len(found) // _PHONE_TICKS))
-        taken = [self.x(self.end)] if self.is_open else []
+        taken = [self.x(self.end)] if self.now else []
         taken += [part.x + part.width / 2 for part in self.segments if part.is_folded]
         ticks = []
         for index, elapsed in enumerate(found):
-            x = self.x(self.start + elapsed)
+            x = self.x(self.origin + elapsed)
             is_hidden = any(abs(x - other) < _LABEL_ROOM for other in taken)
-            label = "" if is_hidden else _label(elapsed, step, self.end - self.start)
+            label = "" if is_hidden else _label(elapsed, step, self.end - self.origin)
             is_minor = bool(index % every) or any(abs(x - other) < _PHONE_ROOM for other in taken)
             ticks.append(Tick(x=percent(x), label=label, is_minor=is_minor))
         return ticks
@@ -129,12 +147,14 @@ class Axis:
         for part in self.segments:
             if part.is_folded:
                 continue
-            first = -int(-(part.start - self.start) // step) if part.start > self.start else 0
-            last = int((part.end - self.start) / step)
+            first = -int(-(part.start - self.origin) // step) if part.start > self.origin else 0
+            last = int((part.end - self.origin) / step)
             yield from (turn * step for turn in range(first, last + 1))
 
 
-def make_axis(start: float, end: float, busy: Iterable[Interval], *, is_open: bool) -> Axis:
+def make_axis(
+    start: float, end: float, busy: Iterable[Interval], *, is_open: bool, window: Interval | None = None
+) -> Axis:
     """Lay an axis out.
 
     Args:
@@ -142,15 +162,17 @@ def make_axis(start: float, end: float, busy: Iterable[Interval], *, is_open: bo
         end: When it ended, or now.
         busy: When something ran.
         is_open: Whether the run goes on: then there is some room behind now.
+        window: What is shown of it, if that is not all.
     """
     end = max(end, start + _SHORTEST)
-    folded = _folded(start, end, busy)
+    first, last = (start, end) if window is None else (max(start, window[0]), min(end, window[1]))
+    folded = _folded(first, last, [(max(a, first), min(b, last)) for a, b in busy if b > first and a < last])
     # Where all of it is folded, nothing is left to be drawn to scale.
-    live = max(_SHORTEST, (end - start) - sum(stop - begin for begin, stop in folded))
-    after = live * _AFTER_NOW if is_open else 0.0
+    live = max(_SHORTEST, (last - first) - sum(stop - begin for begin, stop in folded))
+    after = live * _AFTER_NOW if is_open and last >= end else 0.0
     scale = (100.0 - FOLDED * len(folded)) / (live + after)
-    segments, x, at = [], 0.0, start
-    for begin, stop in [*folded, (end + after, end + after)]:
+    segments, x, at = [], 0.0, first
+    for begin, stop in [*folded, (last + after, last + after)]:
         if begin > at:
             segments.append(Segment(at, begin, x, (begin - at) * scale))
             x += (begin - at) * scale
@@ -158,7 +180,7 @@ def make_axis(start: float, end: float, busy: Iterable[Interval], *, is_open: bo
             segments.append(Segment(begin, stop, x, FOLDED, is_folded=True))
             x += FOLDED
         at = stop
-    return Axis(start, end, is_open, segments)
+    return Axis(start, first, end, is_open, segments)
 
 
 def percent(x: float) -> str:
@@ -189,8 +211,11 @@ def _label(elapsed: float, step: float, span: float) -> str:
     """A time since the beginning, as exactly as the ticks are apart."""
     if not elapsed:
         return "0"
-    if step < 1:
+    if step < 1 and span < 2 * _MINUTE:
         return f"{elapsed:.{_places(step)}f} s"
+    if step < 1:
+        places = _places(step)
+        return f"{int(elapsed // _MINUTE)}:{elapsed % _MINUTE:0{places + 3}.{places}f}"
     whole = round(elapsed)
     if step >= _DAY:
         text = f"{whole // _DAY} d"

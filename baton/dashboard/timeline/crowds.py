@@ -94,14 +94,14 @@ def crowds_of(steps: QuerySet[WorkflowNode], lines: Mapping[int, Line], axis: Ax
     steps = steps.order_by().annotate(group=group_of(lines))
     begins = (
         steps.filter(started_at__isnull=False, state__in=_RAN)
-        .annotate(part=_part(axis, "started_at"), at=place(axis, "started_at"))
+        .annotate(part=part_of(axis, "started_at"), at=place(axis, "started_at"))
         .values("group", "part")
         .annotate(count=Count("id"), sum=Sum("at"), first=Min("started_at"))
     )
     # A step that was settled without having run ended nothing.
     ran = Q(started_at__isnull=False, state__in=_RAN)
     ends = (
-        steps.annotate(part=_part(axis, "settled_at"), at=place(axis, "settled_at"))
+        steps.annotate(part=part_of(axis, "settled_at"), at=place(axis, "settled_at"))
         .values("group", "state", "part")
         .annotate(all=Count("id"), count=Count("id", filter=ran), sum=Sum("at", filter=ran), last=Max("settled_at"))
     )
@@ -112,7 +112,7 @@ def crowds_of(steps: QuerySet[WorkflowNode], lines: Mapping[int, Line], axis: Ax
             _begin(found[begun["group"]], came[begun["group"]], begun)
     for ended in ends:
         if ended["group"] in found:
-            _end(found[ended["group"]], went[ended["group"]], ended)
+            _end(found[ended["group"]], went[ended["group"]], ended, axis)
     now = axis.x(axis.end)
     for index, crowd in found.items():
         crowd.heights = _heights(came[index], went[index], now)
@@ -141,9 +141,9 @@ def notable(steps: QuerySet[WorkflowNode], lines: Mapping[int, Line], most: int)
 
 
 def place(axis: Axis, column: str) -> Case:
-    """Where a time stands on the axis, in percent."""
+    """Where a time stands on the axis, in percent: at its ends what is not shown."""
     moment = Epoch(F(column))
-    whens = []
+    whens = [When(_is_before(axis, column), then=Value(0.0))]
     for part in axis.segments:
         scale = part.width / (part.end - part.start)
         x = Value(part.x) + (moment - Value(part.start)) * Value(scale)
@@ -151,17 +151,25 @@ def place(axis: Axis, column: str) -> Case:
     return Case(*whens, When(**{f"{column}__isnull": False}, then=Value(100.0)), output_field=FloatField())
 
 
-def _part(axis: Axis, column: str) -> Cast:
-    return Cast(Floor(place(axis, column) / Value(_WIDTH)), IntegerField())
+def part_of(axis: Axis, column: str, parts: int = BUCKETS) -> Case:
+    """In which part of the width a time stands: before the first, -1; after the last, their number."""
+    part = Cast(Floor(place(axis, column) / Value(100.0 / parts)), IntegerField())
+    return Case(When(_is_before(axis, column), then=Value(-1)), default=part, output_field=IntegerField())
+
+
+def _is_before(axis: Axis, column: str) -> Q:
+    return Q(**{f"{column}__lt": datetime.fromtimestamp(axis.start, UTC)})
 
 
 def _begin(crowd: Crowd, parts: _Parts, row: Mapping[str, Any]) -> None:
-    parts[_bound(row["part"])] = (row["count"], row["sum"])
+    part = _bound(row["part"])
+    count, total = parts.get(part, (0, 0.0))
+    parts[part] = (count + row["count"], total + row["sum"])
     first = row["first"].timestamp()
     crowd.start = first if crowd.start is None else min(crowd.start, first)
 
 
-def _end(crowd: Crowd, parts: _Parts, row: Mapping[str, Any]) -> None:
+def _end(crowd: Crowd, parts: _Parts, row: Mapping[str, Any], axis: Axis) -> None:
     crowd.states[row["state"]] += row["all"]
     if row["part"] is None:
         return
@@ -171,7 +179,7 @@ def _end(crowd: Crowd, parts: _Parts, row: Mapping[str, Any]) -> None:
     if row["count"]:
         last = row["last"].timestamp()
         crowd.end = last if crowd.end is None else max(crowd.end, last)
-    if row["state"] == "discarded":
+    if row["state"] == "discarded" and (0 <= row["part"] < BUCKETS or (row["part"] >= 0 and axis.reaches_end)):
         crowd.failures.append(part)
 
 

@@ -38,7 +38,7 @@ class Span:
         return Mark(
             kind=self.kind,
             state=self.state,
-            ending=self.ending,
+            ending=self.ending if axis.shows(self.end, self.end) else "",
             x=percent(x),
             width=percent(max(0.0, end - x)),
             end=percent(end),

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from django.db.models import ExpressionWrapper, F, IntegerField, Q, Sum, Value
-from django.db.models.functions import Cast, Floor
+from django.db.models import ExpressionWrapper, F, Q, Sum
 from django.utils.translation import gettext as _
 
 from baton import money
 from baton.conf import get_settings
 from baton.dashboard.timeline.axis import Axis, percent
-from baton.dashboard.timeline.crowds import place
+from baton.dashboard.timeline.crowds import part_of
 from baton.models import StepStat, WorkflowRun
 from baton.models.fields import MoneyField
 
@@ -59,11 +58,11 @@ def spend_of(run: WorkflowRun, axis: Axis, *, using: str) -> Spend | None:
         StepStat.objects.using(using)
         .filter(run_id=run.pk, from_ledger=False)
         .order_by()
-        .annotate(part=Cast(Floor(place(axis, "at") / Value(100.0 / PARTS)), IntegerField()))
+        .annotate(part=part_of(axis, "at", PARTS))
         .values("part")
         .annotate(spent=Sum(_PAID, filter=priced), unpriced=Sum("count", filter=~priced))
     )
-    found: dict[int, Mapping[str, Any]] = {max(0, min(PARTS - 1, row["part"])): row for row in rows}
+    found: dict[int, Mapping[str, Any]] = {row["part"]: row for row in rows}
     if not found and run.budget is None:
         return None
     spent = sum((row["spent"] or Decimal(0) for row in found.values()), Decimal(0))
@@ -88,10 +87,12 @@ def _line(
     found: Mapping[int, Mapping[str, Any]], axis: Axis, top: Decimal
 ) -> tuple[list[Tread], list[tuple[str, int]]]:
     now = axis.x(axis.end)
-    sum_so_far, at, before = Decimal(0), 0.0, FLOOR
+    sum_so_far = sum((row["spent"] or Decimal(0) for part, row in found.items() if part < 0), Decimal(0))
+    at, before = 0.0, _height(sum_so_far, top)
     treads: list[Tread] = []
     ticks = []
-    for part in sorted(found):
+    # What was spent after what is shown is only in the sum.
+    for part in sorted(part for part in found if 0 <= part < PARTS or (part == PARTS and axis.reaches_end)):
         # What was spent within a part is shown at its middle.
         x = min((part + 0.5) * 100 / PARTS, now)
         y = _height(sum_so_far, top)

@@ -95,14 +95,18 @@ function isHeld() {
 addEventListener("pointerdown", () => (isPressed = true), true);
 for (const name of ["pointerup", "pointercancel"]) addEventListener(name, () => (isPressed = false), true);
 
-// Links to this tab are visits. What opens another window stays the browser's.
-root.addEventListener("click", (event) => {
+// Links to this tab are visits, and what would lead to a question asks it here. What opens another window stays the
+// browser's.
+document.addEventListener("click", async (event) => {
   const link = event.target.closest("a[href]");
   if (!link || event.defaultPrevented || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
   const address = new URL(link.getAttribute("href"), location.href);
-  if (address.pathname !== location.pathname || (address.searchParams.get("view") ?? "graph") !== root.dataset.view) return;
+  const isOfTab = address.pathname === location.pathname && (address.searchParams.get("view") ?? "graph") === root.dataset.view;
+  const isQuestion = link.dataset.asks !== undefined;
+  if (!isQuestion && !(isOfTab && root.contains(link))) return;
   event.preventDefault();
-  visit(address, { isByKey: !event.detail });
+  if (isQuestion) (await import("./dialog.js")).ask(address);
+  else visit(address, { isByKey: !event.detail });
 });
 addEventListener("popstate", () => visit(location.href, { isBack: true }));
 

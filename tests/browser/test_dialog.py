@@ -1,0 +1,60 @@
+"""What asks before it acts, over the page of the run."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import expect
+
+from baton.models import WorkflowRun
+from tests.browser.stories import brief, failed, page_of
+
+
+def test_a_cancel_is_asked_over_the_graph_and_esc_leads_back(open_page, boss):
+    run = brief()
+    page = open_page(page_of(run), boss)
+    button = page.get_by_role("link", name="Cancel run…")
+    button.focus()
+
+    page.keyboard.press("Enter")
+
+    dialog = page.get_by_role("dialog", name="Cancel research-brief")
+    expect(dialog).to_contain_text("3 steps are cancelled.")
+    assert page.url.endswith(page_of(run))
+    expect(page.locator(".b-node[data-step=publish]")).to_have_class(re.compile("b-lit"))
+    expect(page.locator(".b-node[data-step=plan]")).not_to_have_class(re.compile("b-lit"))
+    expect(page.locator(".b-node[data-step=plan]")).to_have_css("opacity", "0.35")
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    expect(button).to_be_focused()
+    expect(page.locator("#b-graph")).not_to_have_class(re.compile("b-dims"))
+
+    page.keyboard.press("Enter")
+    dialog.get_by_role("textbox").fill("a wrong bucket")
+    dialog.get_by_role("button", name="Cancel run").click()
+
+    expect(page.locator("[data-run-state]")).to_contain_text("cancelled")
+    assert "a wrong bucket" in WorkflowRun.objects.get(pk=run.pk).cancel_reason
+
+
+def test_a_rerun_from_a_step_is_asked_and_can_be_declined(open_page, boss):
+    page = open_page(page_of(failed()), boss)
+
+    page.get_by_role("link", name="Re-run from here…").click()
+
+    dialog = page.get_by_role("dialog", name="Re-run from reconcile")
+    expect(dialog.get_by_role("button", name="Re-run 2 steps")).to_be_visible()
+    dialog.get_by_role("link", name="Keep as it is").click()
+    expect(dialog).to_be_hidden()
+    expect(page.locator("[data-run-state]")).to_contain_text("failed")
+
+
+def test_what_is_no_longer_possible_is_said_on_the_page(open_page, boss):
+    run = brief()
+    page = open_page(page_of(run), boss)
+    run.cancel("by another")
+
+    page.get_by_role("link", name="Cancel run…").click()
+
+    expect(page.locator(".messagelist li")).to_have_count(1)
+    expect(page.locator(".messagelist")).to_contain_text("You can't cancel this run")

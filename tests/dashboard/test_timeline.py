@@ -150,7 +150,9 @@ class TestAxis:
 
 class TestWindow:
     def test_marks_and_ticks_are_those_of_the_window(self, start: datetime) -> None:
-        run = WorkflowRunFactory.create(inserted_at=start, state="completed", finished_at=start + timedelta(seconds=100))
+        run = WorkflowRunFactory.create(
+            inserted_at=start, state="completed", finished_at=start + timedelta(seconds=100)
+        )
         before = ran(run, "before", at=2, took=8)
         across = ran(run, "across", before, at=20, took=20)
         ran(run, "after", across, at=80, took=20)
@@ -166,7 +168,9 @@ class TestWindow:
         assert row_of(tab, "across").time == "20 s"
 
     def test_groups_count_what_began_before_it_and_leave_out_what_failed_elsewhere(self, start: datetime) -> None:
-        run = WorkflowRunFactory.create(inserted_at=start, state="completed", finished_at=start + timedelta(seconds=120))
+        run = WorkflowRunFactory.create(
+            inserted_at=start, state="completed", finished_at=start + timedelta(seconds=120)
+        )
         fan_out(run, 100)
 
         tab = tab_of(run, **{"from": "30", "to": "50"})
@@ -177,7 +181,9 @@ class TestWindow:
         assert len(row_of(tab_of(run, **{"from": "55", "to": "65"}), "page").failures) == 1
 
     def test_what_was_spent_before_it_is_where_the_line_begins(self, start: datetime) -> None:
-        run = WorkflowRunFactory.create(inserted_at=start, state="completed", finished_at=start + timedelta(seconds=100))
+        run = WorkflowRunFactory.create(
+            inserted_at=start, state="completed", finished_at=start + timedelta(seconds=100)
+        )
         node = ran(run, "one", at=2, took=90)
         for second, cost in ((10, 1), (40, 2), (80, 4)):
             made = StepStatFactory.create(node=node, cost=Decimal(cost))
@@ -198,12 +204,16 @@ class TestWindow:
 
     @pytest.mark.parametrize("words", [{"from": "x"}, {"from": "nan"}, {"from": "9", "to": "3"}, {"from": "1e999"}])
     def test_what_is_no_window_is_all_of_it(self, start: datetime, words: dict[str, str]) -> None:
-        run = WorkflowRunFactory.create(inserted_at=start, state="completed", finished_at=start + timedelta(seconds=100))
+        run = WorkflowRunFactory.create(
+            inserted_at=start, state="completed", finished_at=start + timedelta(seconds=100)
+        )
 
         assert tab_of(run, **words).scale == "0.0000,100.0000,0.0000,100.0000"
 
     def test_its_links_lead_closer_and_back(self, start: datetime) -> None:
-        run = WorkflowRunFactory.create(inserted_at=start, state="completed", finished_at=start + timedelta(seconds=100))
+        run = WorkflowRunFactory.create(
+            inserted_at=start, state="completed", finished_at=start + timedelta(seconds=100)
+        )
 
         tab = tab_of(run, **{"from": "30", "to": "50"})
 

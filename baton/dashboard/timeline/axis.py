@@ -99,7 +99,7 @@ class Axis:
 
     @property
     def scale(self) -> str:
-        """Of each part where it begins and how wide it is, in percent, and its first and last second: for the script."""
+        """Where each part begins and how wide it is, in percent, and its first and last second: for the script."""
         parts = ((part.x, part.width, part.start - self.origin, part.end - self.origin) for part in self.segments)
         return " ".join(",".join(f"{number:.4f}" for number in part) for part in parts)
 

@@ -7,7 +7,7 @@ ARGS ?=
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help env test test-local-model lint format types docs coverage tox faults bench bench-sweep bench-calls bench-stats demo screenshots wheel constraints clean
+.PHONY: help env test test-local-model lint format types docs coverage tox faults bench bench-sweep bench-calls bench-stats bench-dashboard demo screenshots wheel constraints clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -62,6 +62,9 @@ bench-calls: env ## Measure what the ledger adds to a call of a language model
 
 bench-stats: env ## Measure totals over a million calls of language models
 	@exec $(BIN)/python -m benchmarks.stats $(ARGS)
+
+bench-dashboard: env ## Measure the dashboard on real servers and in a real browser (needs Chromium)
+	@exec $(BIN)/python -m benchmarks.dashboard $(ARGS)
 
 demo: ## Run a real workflow with real workers (ARGS=--exit stops when it is done)
 	@scripts/bootstrap demo

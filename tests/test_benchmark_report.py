@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 
 from benchmarks import report
+from benchmarks.dashboard import table
+from benchmarks.dashboard.lateness import lateness, percentile
+from benchmarks.dashboard.table import Part, Row
 from benchmarks.report import AT_LEAST, Target
 
 HOP = Target(label="a hop", value="hop_ms", unit="ms", compared_with="chain_ms", must=0.2, aim=0.11)
@@ -98,3 +101,50 @@ def test_the_settings_used_follow_the_table() -> None:
 )
 def test_a_number_shows_the_digits_that_mean_something(value: float, text: str) -> None:
     assert report.number(value) == text
+
+
+VIEW = Row("server", "a view", (Part("view_ms", "ms", 250), Part("view_queries", "queries", 12)))
+TOLD = Row("server", "a tab", (Part("tab_ms", "ms"),))
+SCREEN = Row("screen", "to the screen", (Part("p95_ms", "ms", 300),))
+RATE_KEPT = Row("pages", "the workers", (Part("ratio", "of the rate", 0.95, AT_LEAST),))
+
+
+@pytest.mark.parametrize(
+    ("row", "figures", "verdict"),
+    [
+        (VIEW, {"view_ms": 250.0, "view_queries": 12.0}, "OK"),
+        (VIEW, {"view_ms": 10.0, "view_queries": 13.0}, "MISS"),
+        (TOLD, {"tab_ms": 9000.0}, ""),
+        (SCREEN, {"p95_ms": float("inf")}, "MISS"),
+        (RATE_KEPT, {"ratio": 0.94}, "MISS"),
+        (RATE_KEPT, {"ratio": 1.2}, "OK"),
+        (VIEW, {"view_ms": 10.0}, "NOT MEASURED: the figure is missing"),
+    ],
+)
+def test_a_row_of_the_dashboard_holds_where_all_its_figures_do(
+    row: Row, figures: dict[str, float], verdict: str
+) -> None:
+    assert table.verdict(row, figures, {}) == verdict
+
+
+def test_a_part_that_failed_says_so_in_each_of_its_rows_and_counts_as_missed() -> None:
+    figures, troubles = {"view_ms": 10.0, "view_queries": 9.0, "tab_ms": 9.0}, {"screen": "there is no Chromium"}
+
+    assert table.render([VIEW, TOLD, SCREEN], figures, troubles).splitlines()[2:] == [
+        "a view         10 ms, 9 queries  ≤ 250 ms, ≤ 12 queries  OK",
+        "a tab          9 ms",
+        "to the screen  ? ms              ≤ 300 ms                NOT MEASURED: there is no Chromium",
+    ]
+    assert table.misses([VIEW, TOLD, SCREEN], figures, troubles) == ["to the screen"]
+
+
+def test_a_change_is_seen_when_its_step_shows_it_or_a_later_one() -> None:
+    changes = [(1, "executing", 10.0), (1, "completed", 11.0), (2, "executing", 10.0), (2, "completed", 10.5)]
+    seen = [(1, "executing", 10.25), (1, "completed", 11.5), (2, "completed", 12.0), (3, "available", 9.0)]
+
+    assert lateness(changes, seen) == [0.25, 0.5, 2.0, 1.5]
+    assert lateness([(4, "executing", 1.0)], seen) == [float("inf")]
+
+
+def test_a_percentile_is_a_value_that_was_measured() -> None:
+    assert [percentile([1.0, 2.0, 3.0, 4.0], share) for share in (0.5, 0.95, 1.0)] == [2.0, 4.0, 4.0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -40,6 +40,8 @@ class Call:
     is_unpriced: bool
     """Whether no sum has it."""
     note: str
+    paid: Decimal | None = None
+    """What was paid for it, where that is known."""
 
     @property
     def tokens(self) -> str:
@@ -49,7 +51,7 @@ class Call:
         return _("{tokens_in} in · {tokens_out} out").format(tokens_in=self.tokens_in, tokens_out=self.tokens_out)
 
     @classmethod
-    def paid(cls, call: Mapping[str, Any]) -> Self:
+    def of(cls, call: Mapping[str, Any]) -> Self:
         """One of :func:`baton.llm.stats.steps_for_workflow`."""
         is_served, times = call["from_ledger"], call["count"]
         worth = call["saved"] if is_served else call["cost"]
@@ -67,6 +69,7 @@ class Call:
             cost=_("saved {amount}").format(amount=cost) if is_served else cost,
             is_unpriced=worth is None,
             note=call["unpriced_because"] if worth is None else "",
+            paid=None if call["currency"] != get_settings().currency else call["cost"],
         )
 
     @classmethod
@@ -101,10 +104,19 @@ def calls_of(run_id: UUID, *, node_id: int | None = None, most: int, has_unknown
         most: How many at most.
         has_unknown: Whether the outcome of any call of the run is unknown.
     """
-    found = [Call.paid(each) for each in stats.steps_for_workflow(run_id, node_id=node_id, limit=most)]
+    found = [Call.of(each) for each in stats.steps_for_workflow(run_id, node_id=node_id, limit=most)]
     if has_unknown:
         found += [Call.unknown(each) for each in stats.unknown_outcomes(run_id, node_id=node_id)]
     return sorted(found, key=lambda call: call.at)[-most:]
+
+
+def cost_of(calls: Sequence[Call]) -> str:
+    """What calls cost together, which says what it lacks; empty where there are none."""
+    if not calls:
+        return ""
+    known = [call.paid for call in calls if call.paid is not None]
+    lacks = sum(call.is_unpriced for call in calls)
+    return money.total(sum(known, Decimal(0)) if known else None, lacks, get_settings().currency)
 
 
 def saved_of(totals: Mapping[str, Any]) -> str:

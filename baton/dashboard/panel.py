@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -12,20 +14,34 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
-from baton.dashboard.calls import Call, calls_of
+from baton.dashboard.calls import Call, calls_of, cost_of
+from baton.dashboard.shown import not_known, permission_name
+from baton.explain.executions import error_class
 from baton.explain.steps import explain_step
 from baton.explain.words import between, clock, duration, number
 from baton.llm import capture
 from baton.models import WorkflowEdge, WorkflowNode
+from baton.states import AttemptOutcome
 
 if TYPE_CHECKING:
     from baton.dashboard.page import Look
 
 MOST_CHARACTERS = 4_000
 """How much of a value is shown before somebody asks for all of it."""
+_PRETTY_UP_TO = 200_000
 _MOST_CALLS = 20
 _MOST_NEIGHBOURS = 12
+_OPENS = {
+    "discarded": frozenset({"error", "attempts"}),
+    "retryable": frozenset({"error", "attempts"}),
+    "cancelled": frozenset({"error"}),
+    "snoozed": frozenset({"attempts"}),
+    "executing": frozenset({"calls", "logs"}),
+    "completed": frozenset({"result"}),
+}
+_SHAPES = {"failed": "discarded", "timed_out": "discarded", "worker_lost": "warning"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +58,27 @@ class Value:
     """A value as JSON that can be read."""
 
     text: str
-    is_cut: bool
-    length: str
-    """How long all of it is, in words."""
+    size: str
+    """How much all of it is, in words."""
+    more: str = ""
+    """Where all of it is shown; empty where it is."""
+    less: str = ""
+    """Where less of it is shown, after somebody asked for all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """An execution, or how long the step slept between two."""
+
+    number: str
+    shape: str
+    ended: str
+    """How it ended, in a few words."""
+    error: str
+    """All that is known of that, where it is more."""
+    queued: str
+    ran: str
+    worker: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +95,18 @@ class Panel:
     then: list[Neighbour]
     then_more: int
     error: str
-    attempts: list[dict[str, Any]]
+    attempts: list[Attempt]
+    executions: str
+    """How many there were."""
     calls: list[Call]
     debug_logs: list[dict[str, Any]]
     logs: list[dict[str, Any]]
     args: Value | None
     result: Value | None
-    opens: str
-    """Which section answers the state."""
+    opens: frozenset[str]
+    """Which sections answer the state, or what was asked for."""
+    needed: list[str]
+    """What somebody lacks who sees less than there is."""
     close: str
     """The address without the panel."""
     page: str
@@ -83,33 +121,50 @@ def panel_of(look: Look, node: WorkflowNode) -> Panel:
     needs, then = _beside(look, node)
     sees, has_logs = look.may_see_values, look.may_see_prompts and known.has_captured
     logs = capture.entries(look.run, node.name)[-_MOST_CALLS:] if has_logs else []
+    calls: list[Call] = []
+    if look.may_see_calls and known.called:
+        has_unknown = bool(known.totals["ambiguous"])
+        calls = calls_of(look.run.pk, node_id=node.pk, most=_MOST_CALLS, has_unknown=has_unknown)
     return Panel(
         node=node,
         state=str(node.state),
         state_label=str(node.get_state_display()),
         why=explain_step(node, now=known.now, run=look.run),
-        facts=_facts(node),
+        facts=_facts(node, calls),
         needs=needs,
         needs_more=max(0, node.n_deps - _MOST_NEIGHBOURS),
         then=then,
         then_more=max(0, node.n_out - _MOST_NEIGHBOURS),
         error=node.error or "" if sees and node.state != "completed" else "",
-        attempts=[_attempt(each) for each in reversed(node.attempts)],
-        calls=calls_of(look.run.pk, node_id=node.pk, most=_MOST_CALLS, has_unknown=bool(known.totals["ambiguous"]))
-        if look.may_see_calls and known.called
-        else [],
-        debug_logs=[_debug_log(each) for each in logs],
+        attempts=_attempts(node, sees=sees),
+        executions=number(sum(each["count"] or 1 for each in node.attempts)),
+        calls=calls,
+        debug_logs=[_debug_log(look, each) for each in logs],
         logs=[
             {**line, "at": parse_datetime(line.get("at") or "")}
             for line in (node.logs if sees and node.attempt else ())
         ],
-        args=_value(json.dumps(node.args, indent=2, ensure_ascii=False)) if sees and node.args else None,
-        result=_stored(node.result_json) if sees and node.has_result else None,
-        opens={"discarded": "error", "retryable": "error", "completed": "result"}.get(str(node.state), "attempts"),
+        args=_value(look, "args", _pretty(node.args)) if sees and node.args else None,
+        result=_stored(look, node.result_json) if sees and node.has_result else None,
+        opens=_OPENS.get(str(node.state), frozenset()) | {look.params.get("whole", "")},
+        needed=_needed(look, node),
         close=look.without_panel,
         page=reverse("admin:baton_workflownode_change", args=[node.pk]),
         rerun=_rerun(look, node),
     )
+
+
+def _needed(look: Look, node: WorkflowNode) -> list[str]:
+    """Which permissions would show more of this step, and what."""
+    lacks = []
+    if not look.may_see_values and (node.args or node.has_result or node.error or node.attempt):
+        lacks.append((_("Arguments, result, error and logs"), "view_workflownode"))
+    if not look.may_see_calls and look.known.called:
+        lacks.append((_("Calls of language models"), "view_stepstat"))
+    if not look.may_see_prompts and look.known.has_captured:
+        lacks.append((_("Captured prompts"), "view_debuglog"))
+    words = _("{what} need the permission “{permission}”.")
+    return [words.format(what=what, permission=permission_name(codename)) for what, codename in lacks]
 
 
 def _rerun(look: Look, node: WorkflowNode) -> str:
@@ -119,7 +174,7 @@ def _rerun(look: Look, node: WorkflowNode) -> str:
     return f"{reverse('admin:baton_workflowrun_retry', args=[look.run.pk])}?{words}"
 
 
-def _facts(node: WorkflowNode) -> list[tuple[str, str]]:
+def _facts(node: WorkflowNode, calls: Sequence[Call]) -> list[tuple[str, str]]:
     facts = [(_("Queue"), _queue(node))]
     if node.attempt:
         facts.append((_("Attempt"), _("{attempt} of {most}").format(attempt=node.attempt, most=node.max_attempts)))
@@ -131,6 +186,9 @@ def _facts(node: WorkflowNode) -> list[tuple[str, str]]:
         facts.append((_("Progress"), _progress(node.progress)))
     if model := node.options.get("model"):
         facts.append((_("Model"), str(model)))
+    if calls and len(calls) < _MOST_CALLS:
+        cost = cost_of(calls)
+        facts.append((_("Cost"), cost if node.settled_at else _("{cost} so far").format(cost=cost)))
     if node.due_at is not None:
         facts.append((_("Due"), clock(node.due_at)))
     return facts
@@ -162,7 +220,7 @@ def _beside(look: Look, node: WorkflowNode) -> tuple[list[Neighbour], list[Neigh
 
 
 def _neighbour(look: Look, name: str, state: str) -> Neighbour:
-    return Neighbour(name=name, state=str(state), address=look.address(step=name))
+    return Neighbour(name=name, state=str(state), address=look.address(step=name, whole=""))
 
 
 def _neighbours(look: Look, rows: QuerySet[WorkflowNode]) -> list[Neighbour]:
@@ -170,33 +228,65 @@ def _neighbours(look: Look, rows: QuerySet[WorkflowNode]) -> list[Neighbour]:
     return [_neighbour(look, name, state) for name, state in found]
 
 
-def _attempt(entry: dict[str, Any]) -> dict[str, Any]:
-    started, ended = (parse_datetime(entry[key] or "") for key in ("started_at", "ended_at"))
-    return {**entry, "started_at": started, "took": between(started, ended or timezone.now()) if started else ""}
+def _attempts(node: WorkflowNode, *, sees: bool) -> list[Attempt]:
+    """The executions, the newest first; where the step slept in between stands how long."""
+    entries = node.attempts
+    following = [*(parse_datetime(each["queued_at"] or each["started_at"] or "") for each in entries[1:]), node.due_at]
+    rows = [_attempt(entry, until, sees=sees) for entry, until in zip(entries, following, strict=False)]
+    return rows[::-1]
 
 
-def _debug_log(entry: dict[str, Any]) -> dict[str, Any]:
-    shown = {part: _part(entry[part]) for part in ("request", "response", "upstream")}
+def _attempt(entry: dict[str, Any], until: datetime | None, *, sees: bool) -> Attempt:
+    queued, started, ended = (parse_datetime(entry[key] or "") for key in ("queued_at", "started_at", "ended_at"))
+    outcome, times = str(entry["outcome"] or "executing"), entry["count"] or 1
+    label = str(AttemptOutcome(outcome).label) if outcome in AttemptOutcome.values else _("executing")
+    error = entry["error"] or "" if sees else ""
+    if outcome == AttemptOutcome.SNOOZED:
+        slept = between(started if times > 1 else ended, until) if until is not None else ""
+        words = ngettext("{label} {time}", "{label} {count} times, {time} in all", times)
+        ends = words.format(label=label, count=number(times), time=slept).strip(" ,")
+        return Attempt(number=not_known(), shape=outcome, ended=ends, error="", queued="", ran="", worker="")
+    short = error_class(error) or label
+    return Attempt(
+        number=number(entry["number"]),
+        shape=_SHAPES.get(outcome, outcome),
+        ended=short if outcome == AttemptOutcome.FAILED else label,
+        error=error,
+        queued=between(queued, started) if queued and started and started >= queued else "",
+        ran=between(started, ended or timezone.now()) if started else "",
+        worker=entry["worker"] or "",
+    )
+
+
+def _debug_log(look: Look, entry: dict[str, Any]) -> dict[str, Any]:
+    shown = {part: _part(look, entry[part]) for part in ("request", "response", "upstream")}
     took = "" if entry["duration"] is None else duration(entry["duration"])
     return {"model": entry["model"], "key": entry["key"], "took": took, "at": entry["created_at"], **shown}
 
 
-def _part(value: Any) -> Value | None:
+def _part(look: Look, value: Any) -> Value | None:
     if value is None:
         return None
-    return _value(value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False))
+    return _value(look, "captured", value if isinstance(value, str) else _pretty(value))
 
 
-def _stored(text: str | None) -> Value | None:
+def _stored(look: Look, text: str | None) -> Value | None:
     if text is None:
         return None
-    if len(text) > 10 * MOST_CHARACTERS:
-        return _value(text)
-    return _value(json.dumps(json.loads(text), indent=2, ensure_ascii=False))
+    most = _PRETTY_UP_TO if look.params.get("whole") == "result" else 10 * MOST_CHARACTERS
+    return _value(look, "result", text if len(text) > most else _pretty(json.loads(text)))
 
 
-def _value(text: str) -> Value:
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _value(look: Look, name: str, text: str) -> Value:
     # What rows may hold and no page can: halves of surrogate pairs.
     whole = text.encode("utf-8", "backslashreplace").decode()
-    size = _("{count} characters").format(count=number(len(whole)))
-    return Value(text=whole[:MOST_CHARACTERS], is_cut=len(whole) > MOST_CHARACTERS, length=size)
+    size = _("{count} kB").format(count=number(max(1, round(len(whole.encode()) / 1000))))
+    if len(whole) <= MOST_CHARACTERS:
+        return Value(text=whole, size=size)
+    if look.params.get("whole") == name:
+        return Value(text=whole, size=size, less=look.address(whole=""))
+    return Value(text=whole[:MOST_CHARACTERS], size=size, more=look.address(whole=name))

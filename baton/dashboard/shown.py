@@ -79,14 +79,17 @@ def whole(text: str | None) -> int | None:
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < _MOST_DIGITS else None
 
 
-def permission_needed(codename: str) -> str:
-    """The sentence for who lacks a permission, which names it as the admin does."""
+def permission_name(codename: str) -> str:
+    """A permission, as the admin calls it."""
     action, _separator, model = codename.partition("_")
     if action == "control":
-        name = _("Can control runs")
-    else:
-        name = _("Can view {model}").format(model=apps.get_model("baton", model)._meta.verbose_name)  # noqa: SLF001
-    return _("You need the permission “{permission}” for this.").format(permission=name)
+        return _("Can control runs")
+    return _("Can view {model}").format(model=apps.get_model("baton", model)._meta.verbose_name)  # noqa: SLF001
+
+
+def permission_needed(codename: str) -> str:
+    """The sentence for who lacks a permission."""
+    return _("You need the permission “{permission}” for this.").format(permission=permission_name(codename))
 
 
 def not_known() -> str:

@@ -108,8 +108,8 @@ def test_tab_lists_the_newest_calls_first_and_says_what_no_sum_has() -> None:
 
     tab = tab_of(client_with(*SEES), node.run).context["page"].tab
 
-    assert tab.spent == "0.0045 USD + 1 unpriced"
-    assert (tab.saved, tab.served) == ("0.0045 USD", 2)
+    assert tab.spent == "$0.0045 + 1 unpriced"
+    assert (tab.saved, tab.served) == ("$0.0045", 2)
     assert (tab.unpriced, tab.unpriced_models, tab.unknown) == (1, "acme-1", 1)
     assert next(call.step for call, _address in tab.calls) == "later"
     assert {call.outcome for call, _address in tab.calls} == {"ok", "from ledger, 2 times", "unknown outcome"}

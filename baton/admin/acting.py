@@ -13,6 +13,7 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import Count, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
+from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -21,7 +22,7 @@ from baton.conf import get_settings
 from baton.dashboard.preview import cancel_of, rerun_of
 from baton.dashboard.shown import permission_needed
 from baton.engine.retry import RetryPlan
-from baton.exceptions import BatonError
+from baton.exceptions import BatonError, KeyInUseError, RunNotSettledError
 from baton.explain.cancels import reason_of
 from baton.explain.words import clock, closed, number
 from baton.models import LedgerEntry, WorkflowNode, WorkflowRun
@@ -134,7 +135,7 @@ def retry(model_admin: Any, request: HttpRequest, runs: QuerySet[WorkflowRun]) -
         try:
             planned.append(_Retry(run=run, plan=run.retry(from_step or None, dry_run=True)))
         except BatonError as exc:
-            refused.append(str(exc))
+            refused.append(_retry_refusal(run, exc))
         except WorkflowRun.DoesNotExist:
             refused.append(_gone(run))
     if not planned:
@@ -217,7 +218,7 @@ def _do_retry(model_admin: Any, request: HttpRequest, runs: Sequence[WorkflowRun
         try:
             run.retry(from_step or None, new_answers="new_answers" in request.POST)
         except BatonError as exc:
-            refused.append(str(exc))
+            refused.append(_retry_refusal(run, exc))
             continue
         except WorkflowRun.DoesNotExist:
             refused.append(_gone(run))
@@ -258,6 +259,20 @@ def _refusal(run: WorkflowRun, *, is_alone: bool) -> str:
     if is_alone:
         return _("You can't cancel this run: it finished at {time}.").format(time=time)
     return _("You can't cancel the run {run}: it finished at {time}.").format(run=run, time=time)
+
+
+def _retry_refusal(run: WorkflowRun, why: BatonError) -> str:
+    """Why a run is not run again, with a link to the run that is in the way."""
+    runs = WorkflowRun.objects.using(get_settings().database).running()
+    if isinstance(why, RunNotSettledError):
+        other = runs.filter(pk=run.pk, round__gt=1).first()
+        text = _("Somebody else has started this re-run.")
+    elif isinstance(why, KeyInUseError):
+        other = runs.filter(name=run.name, key=run.key).first()
+        text = str(why)
+    else:
+        return str(why)
+    return str(why) if other is None else format_html("{} {}", text, display.link_to(other, _("Here it is.")))
 
 
 def _gone(run: WorkflowRun) -> str:

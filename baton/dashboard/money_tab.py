@@ -27,7 +27,6 @@ _MOST_ROWS = 50
 class MoneyTab:
     """What the tab shows."""
 
-    spent: str
     left: str
     at_end: str
     """About what it costs at the end; empty where nobody knows."""
@@ -64,7 +63,6 @@ def shown(look: Look) -> MoneyTab:
     currency, budget = totals["currency"], run.budget
     at_end = look.usual.cost_at_end_of(run, totals)
     return MoneyTab(
-        spent=money.total(totals["cost"], totals["unpriced"], currency),
         left="" if budget is None else money.amount(budget - look.known.spent - look.known.reserved, currency),
         at_end="" if at_end is None else money.amount(at_end, currency),
         basis=look.usual.basis_of_cost,
@@ -103,7 +101,7 @@ def _rows(found: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
             "cost": money.total(row["cost"], row["unpriced"], row["currency"]),
             "is_unpriced": bool(row["unpriced"]),
             "width": f"{100 * (row['cost'] or 0) / whole:.1f}%" if whole else "0%",
-            "share": f"{100 * (row['cost'] or 0) / whole:.0f} %" if whole else "",
+            "share": f"{100 * row['cost'] / whole:.0f} %" if whole and row["cost"] is not None else "",
         }
         for row in found
     ]

@@ -137,7 +137,7 @@ def panel_of(look: Look, node: WorkflowNode) -> Panel:
         then_more=max(0, node.n_out - _MOST_NEIGHBOURS),
         error=node.error or "" if sees and node.state != "completed" else "",
         attempts=_attempts(node, sees=sees),
-        executions=number(sum(each["count"] or 1 for each in node.attempts)),
+        executions=number(sum(each["outcome"] != AttemptOutcome.SNOOZED for each in node.attempts)),
         calls=calls,
         debug_logs=[_debug_log(look, each) for each in logs],
         logs=[

@@ -96,7 +96,7 @@ class WorkflowRun(models.Model):
         permissions = [("control_workflowrun", _("Can control runs"))]
 
     def __str__(self) -> str:
-        return f"{self.name} {self.id}"
+        return f"{self.name} · {str(self.id)[:8]}"
 
     def save(
         self,

@@ -106,9 +106,10 @@ def test_tab_lists_the_newest_calls_first_and_says_what_no_sum_has() -> None:
     node = called_step()
     StepStatFactory.create(node=WorkflowNodeFactory.create(run=node.run, name="later"), key="z")
 
-    tab = tab_of(client_with(*SEES), node.run).context["page"].tab
+    page = tab_of(client_with(*SEES), node.run).context["page"]
 
-    assert tab.spent == "$0.0045 + 1 unpriced"
+    tab = page.tab
+    assert (page.header.cost, page.header.unpriced) == ("$0.0045", "+ 1 unpriced")
     assert (tab.saved, tab.served) == ("$0.0045", 2)
     assert (tab.unpriced, tab.unpriced_models, tab.unknown) == (1, "acme-1", 1)
     assert next(call.step for call, _address in tab.calls) == "later"

@@ -207,3 +207,24 @@ def test_preview_asks_as_much_of_many_steps_as_of_few(operator: Client) -> None:
 
     queries(1)
     assert queries(2) == queries(30) <= 16
+
+
+def test_who_comes_second_is_led_to_the_re_run_that_somebody_else_has_started(operator: Client) -> None:
+    run = failed_run()
+    run.retry()
+
+    for send in (operator.get, operator.post):
+        answer = send(reverse("admin:baton_workflowrun_retry", args=[run.pk]), {"confirmed": "yes"}, follow=True)
+        shown = answer.content.decode()
+        address = reverse("admin:baton_workflowrun_change", args=[run.pk])
+        assert f'Somebody else has started this re-run. <a href="{address}">Here it is.</a>' in shown
+
+
+def test_run_that_holds_the_key_is_linked(operator: Client) -> None:
+    run = drain(Workflow("sync", key="k").add("a", steps.discard).insert())
+    other = Workflow("sync", key="k").add("a", steps.nothing).insert()
+
+    answer = operator.get(reverse("admin:baton_workflowrun_retry", args=[run.pk]), follow=True)
+
+    address = reverse("admin:baton_workflowrun_change", args=[other.pk])
+    assert f'<a href="{address}">Here it is.</a>' in answer.content.decode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from typing import Any
 from uuid import UUID
@@ -28,6 +28,10 @@ from baton.telemetry import timestamp
 
 MARGIN = timedelta(seconds=5)
 """What committed late was changed before it could be seen, so each question reaches so far back."""
+LONG_MARGIN = timedelta(seconds=60)
+"""The same where little happened, so that what commits very late is told too."""
+MOST_REPEATED = 100
+"""How many steps make more than little."""
 MOST_CHANGES = 1_000
 """Above these a page is to be loaded again."""
 MOST_DETAILED = 200
@@ -99,16 +103,18 @@ def changes_since(run: WorkflowRun, as_of: datetime, head: dict[str, Any] | None
         ``steps``; or ``reload`` alone, where so much changed that loading the page again is less.
     """
     now = _runs().filter(pk=run.pk).values_list(Now(), flat=True).first()
-    found = list(changed_steps(run.pk, as_of)[: MOST_CHANGES + 1])
+    found = list(changed_steps(run.pk, as_of, LONG_MARGIN)[: MOST_REPEATED + 1])
+    if len(found) > MOST_REPEATED:
+        found = list(changed_steps(run.pk, as_of)[: MOST_CHANGES + 1])
     if now is None or len(found) > MOST_CHANGES:
         return {"reload": True}
     return {"as_of": timestamp(now), "run": head or head_of(run), "steps": [told(node) for node in found]}
 
 
-def changed_steps(run_id: UUID, as_of: datetime) -> QuerySet[WorkflowNode]:
+def changed_steps(run_id: UUID, as_of: datetime, margin: timedelta = MARGIN) -> QuerySet[WorkflowNode]:
     """The steps of a run that changed since then, or a little before."""
     try:
-        since = as_of - MARGIN
+        since = as_of - margin
     except OverflowError:
         since = as_of
     nodes = WorkflowNode.objects.using(get_settings().database).of_workflow(run_id)
@@ -186,7 +192,10 @@ def read_as_of(text: Any) -> datetime:
     moment = parse_datetime(text)
     if moment is None or timezone.is_naive(moment):
         raise ValueError("That is no time with a time zone.")
-    return moment
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as exc:
+        raise ValueError("That time is before or after all others.") from exc
 
 
 def answered(request: HttpRequest, run_id: UUID) -> HttpResponse:

@@ -15,7 +15,7 @@ that is shown is to be dropped, for what is said may overlap.
 
 The last message is ``{"type": "finished"}`` or ``{"type": "gone"}``, for a run that was removed. A list of runs hears
 ``{"type": "runs", "counts": {…}, "new": 3}``. Codes of closing: 1000 nothing more to come, 4400 an unknown message,
-4403 not permitted (any more), 4429 asked too often.
+4403 not permitted (any more), 4429 asked too often, 4500 the question could not be answered.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import time
 from collections import deque
 from datetime import datetime
@@ -41,13 +42,15 @@ from baton.dashboard.changes import changes_since, counts_of, read_as_of
 from baton.dashboard.following import Follower, follower_of
 from baton.models import WorkflowRun
 
+logger = logging.getLogger("baton.dashboard")
+
 CHECK_SECONDS = 60.0
 """How often it is checked again that the reader may look."""
 LIST_SECONDS = 3.0
 """How often the list of runs looks."""
 _LONGEST_MESSAGE = 200
 _MOST_QUESTIONS, _QUESTIONS_SECONDS = 10, 30.0
-_BAD_MESSAGE, _DENIED, _TOO_OFTEN = 4400, 4403, 4429
+_BAD_MESSAGE, _DENIED, _TOO_OFTEN, _IN_TROUBLE = 4400, 4403, 4429, 4500
 
 
 class _LiveConsumer(AsyncWebsocketConsumer):
@@ -79,12 +82,24 @@ class _LiveConsumer(AsyncWebsocketConsumer):
             await self.close(code=_TOO_OFTEN)
             return
         self._asked_at.append(now)
-        await self.answer(as_of)
+        try:
+            await self.answer(as_of)
+        except Exception:
+            # Most likely the database is away. The page comes again, and asks over HTTP after some times in vain.
+            logger.warning("A page could not be told what changed.", exc_info=True)
+            await self.close(code=_IN_TROUBLE)
 
     async def answer(self, as_of: datetime) -> None:
         """Say what changed since then."""
 
-    async def disconnect(self, code: int) -> None:
+    async def __call__(self, *args: Any, **kwargs: Any) -> None:
+        """Run until the socket is closed; the server may cancel this, which is not the same as a disconnect."""
+        try:
+            await super().__call__(*args, **kwargs)
+        finally:
+            self.end()
+
+    def end(self) -> None:
         """End what was begun."""
         if self._watch is not None:
             self._watch.cancel()
@@ -175,11 +190,11 @@ class RunConsumer(_LiveConsumer):
         if is_last:
             await self.close()
 
-    async def disconnect(self, code: int) -> None:
+    def end(self) -> None:
         """Follow no more."""
         if self._follower is not None:
             self._follower.leave(self.hear)
-        await super().disconnect(code)
+        super().end()
 
     async def _may_look(self) -> bool:
         return await super()._may_look() and await database_sync_to_async(_exists)(self.run_id)
@@ -196,11 +211,11 @@ class RunsConsumer(_LiveConsumer):
             self._telling.cancel()
         self._telling = asyncio.create_task(self._tell(as_of))
 
-    async def disconnect(self, code: int) -> None:
+    def end(self) -> None:
         """Count no more."""
         if self._telling is not None:
             self._telling.cancel()
-        await super().disconnect(code)
+        super().end()
 
     async def _tell(self, as_of: datetime) -> None:
         last: dict[str, int] | None = None

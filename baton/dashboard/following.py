@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +24,7 @@ from django.utils import translation
 
 from baton.conf import get_settings
 from baton.dashboard.changes import (
+    LONG_MARGIN,
     MOST_DETAILED,
     Pulse,
     briefly,
@@ -62,6 +63,8 @@ ANSWER_SECONDS = 1.0
 """How long an answer is good for others, too."""
 MOST_BRIEFLY = 5_000
 LAYER_AGAIN_SECONDS = 10.0
+SILENCE_SECONDS = 1.0
+"""A layer that fails after so long a silence is asked again at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,6 @@ class _Found:
     pulse: Pulse
     message: dict[str, Any] | None
     seen: dict[int, int]
-    has_head: bool
 
 
 class Follower:
@@ -83,26 +85,34 @@ class Follower:
         self._listeners: list[Listener] = []
         self._task: asyncio.Task[None] | None = None
         self._began = asyncio.Event()
+        self._trouble: Exception | None = None
         self._woken = asyncio.Event()
         self._pulse: Pulse | None = None
         self._seen: dict[int, int] = {}
         self._interval = DATABASE_SECONDS
-        self._sent_at = self._head_at = 0.0
-        self._head_took = 0.0
-        self._owes_head = False
-        self._head: dict[str, Any] | None = None
-        self._looked_at = 0.0
+        self._looked_at = self._told_at = 0.0
         self._named: set[int] = set()
-        self._hears_all = False
+        self._is_whole_due = True
+        self._has_heard = False
+        self._head: dict[str, Any] | None = None
+        self._head_at = self._head_took = 0.0
+        self._is_head_old = False
+        self._is_head_untold = False
         self._answering = asyncio.Lock()
         self._answer: tuple[datetime, float, dict[str, Any] | None] = (datetime.min.replace(tzinfo=UTC), 0.0, None)
 
     async def join(self, listener: Listener) -> None:
-        """Tell somebody of everything that changes from now on."""
+        """Tell somebody of everything that changes from now on.
+
+        Raises:
+            Exception: The database cannot be read.
+        """
         self._listeners.append(listener)
         if self._task is None:
             self._task = asyncio.create_task(self._follow())
         await self._began.wait()
+        if self._trouble is not None and self._pulse is None:
+            raise self._trouble
 
     def leave(self, listener: Listener) -> None:
         """Tell somebody no more."""
@@ -112,15 +122,6 @@ class Follower:
             self._end()
             if self._task is not None:
                 self._task.cancel()
-
-    @property
-    def head(self) -> dict[str, Any] | None:
-        """The head of the page, where it was read a moment ago."""
-        return self._head if time.monotonic() - self._head_at < HEAD_AGAIN_SECONDS else None
-
-    def keep_head(self, head: dict[str, Any]) -> None:
-        """Remember the head that somebody has read."""
-        self._head, self._head_at = head, time.monotonic()
 
     async def answer(
         self,
@@ -136,17 +137,16 @@ class Follower:
             read: Reads an answer, given the head where that is known.
             is_new: Whether who asks has been told nothing yet, so that an answer must not be older than the question.
         """
+        from_when = time.monotonic() - (0 if is_new else ANSWER_SECONDS)
         async with self._answering:
             asked, made_at, found = self._answer
-            is_fresh = time.monotonic() - made_at < ANSWER_SECONDS
-            if found is not None and not is_new and is_fresh and asked <= as_of:
+            if found is not None and made_at >= from_when and asked <= as_of:
                 return found
-            began, head = time.monotonic(), self.head
-            found = await read(head)
+            began = time.monotonic()
+            found = await read(self._head if began - self._head_at < HEAD_AGAIN_SECONDS else None)
             if found is not None and "run" in found:
                 self._answer = (as_of, began, found)
-                if head is None:
-                    self.keep_head(found["run"])
+                self._head = self._head or found["run"]
             return found
 
     async def _follow(self) -> None:
@@ -156,86 +156,114 @@ class Follower:
                 await self._wait()
         finally:
             listening.cancel()
-            self._began.set()
             self._end()
+            self._began.set()
 
     async def _look_once(self) -> bool:
         """Look, and tell what was found; true when there is nothing more to come."""
         try:
-            return await self._look()
-        except Exception:
+            is_over = await self._look()
+        except Exception as exc:
             # The database is away, or busy: the page asks by itself and is told when it cannot be answered.
-            logger.warning("A run could not be read for the pages that show it.", exc_info=True)
-            return False
+            if self._trouble is None:
+                logger.warning("A run could not be read for the pages that show it.", exc_info=True)
+            self._trouble, self._is_whole_due = exc, True
+            return self._pulse is None
+        self._trouble = None
+        return is_over
 
     async def _look(self) -> bool:
         began = time.monotonic()
-        age = (began - self._head_at) if self._pulse is not None else 0.0
-        wants_head = age >= max(HEAD_SECONDS, HEAD_SHARE * self._head_took)
-        is_stale = wants_head and age >= HEAD_AGAIN_SECONDS
-        is_whole = self._hears_all or began - self._looked_at >= self._interval
-        named, self._named, self._hears_all = self._named, set(), False
-        if is_whole:
-            named, self._looked_at = set(), began
-        found = await database_sync_to_async(self._read)(named, wants_head=wants_head, is_stale=is_stale)
-        if found is None:
-            await self._tell({"type": "gone"}, is_last=True)
+        message = await self._find(began)
+        if self._pulse is None:
+            await self._tell_last("gone")
             return True
-        is_first = self._pulse is None
-        self._pulse, self._seen = found.pulse, found.seen
-        if found.has_head:
-            self._head_at, self._head_took, self._owes_head = time.monotonic(), time.monotonic() - began, False
-        elif found.message is not None:
-            self._owes_head = True
-        if is_first:
-            self._head_at = began
-            self._began.set()
-        elif found.message is not None:
-            self._sent_at = time.monotonic()
-            await self._tell(found.message)
-        if found.pulse.is_over:
-            await self._tell({"type": "finished"}, is_last=True)
-        return found.pulse.is_over
+        if self._pulse.is_over and self._head_at < began:
+            await self._read_head()
+        if self._is_head_untold and (message is None or message["type"] == "changes"):
+            message, self._is_head_untold = {"type": "changes"} | (message or {}) | {"run": self._head}, False
+        if message is not None:
+            self._told_at = began
+            await self._tell(json.dumps(message, separators=(",", ":")))
+        if self._pulse.is_over:
+            await self._tell_last("finished")
+        elif time.monotonic() >= self._head_due_at:
+            # After the steps, which need not wait for it; it goes with the next message.
+            await self._read_head()
+        return self._pulse.is_over
 
-    def _read(self, named: Collection[int], *, wants_head: bool = False, is_stale: bool = False) -> _Found | None:
+    async def _find(self, began: float) -> dict[str, Any] | None:
+        """Feel the pulse, if it is time for that, or read what events named; what is to be told of it."""
+        is_whole = self._is_whole_due or began - self._looked_at >= self._interval
+        named, self._named, self._is_whole_due = self._named, set(), False
+        if not (is_whole or named):
+            return None
+        self._looked_at = began if is_whole else self._looked_at
+        found = await database_sync_to_async(self._read)(() if is_whole else named)
+        last, self._pulse = self._pulse, None if found is None else found.pulse
+        if found is None:
+            return None
+        self._seen = found.seen
+        if last is None:
+            # What pages show when they are opened is the first head.
+            self._head_at = began
+        elif found.message is not None or found.pulse.differs_from(last):
+            self._is_head_old = True
+        if is_whole:
+            # A layer that tells of nothing does not reach who changes the run.
+            self._interval = DATABASE_SECONDS if found.message and not self._has_heard else self._interval
+            self._has_heard = False
+        self._began.set()
+        return found.message
+
+    def _read(self, named: Collection[int]) -> _Found | None:
         """Read in a thread: the steps that events named, or else whatever changed; one query where nothing did."""
-        pulse = last = self._pulse
-        if not named or last is None:
-            pulse, named = pulse_of(self.run_id), ()
+        last = self._pulse
+        pulse = last if named else pulse_of(self.run_id)
         if pulse is None:
             return None
         if last is None:
-            return _Found(pulse, None, dict(self._versions(pulse)), has_head=False)
-        if not named and not pulse.differs_from(last) and not self._owes_head and not is_stale:
-            return _Found(pulse, None, self._seen, has_head=False)
+            return _Found(pulse, None, dict(self._versions(pulse)))
+        if not named and not pulse.differs_from(last):
+            return _Found(pulse, None, self._seen)
         seen = dict(self._seen) if named else dict(self._versions(last))
         changed = named or [pk for pk, version in seen.items() if self._seen.get(pk) != version]
+        message: dict[str, Any] = {"type": "changes"} if named else {"type": "changes", "as_of": timestamp(pulse.now)}
+        if len(changed) > MOST_BRIEFLY:
+            return _Found(pulse, {"type": "reload"}, seen)
         with translation.override(self.language):
-            nodes = steps_named(self.run_id, changed) if len(changed) <= MOST_BRIEFLY else []
-            news = [node for node in nodes if self._seen.get(node.pk) != node.version]
-            seen |= {node.pk: node.version for node in news}
-            message: dict[str, Any] = {"type": "changes"}
-            if not named:
-                message["as_of"] = timestamp(pulse.now)
-            if len(changed) > MOST_BRIEFLY:
-                message["type"] = "reload"
-            elif len(news) > MOST_DETAILED:
+            news = [node for node in steps_named(self.run_id, changed) if self._seen.get(node.pk) != node.version]
+            if len(news) > MOST_DETAILED:
                 message["brief"] = briefly(news)
             else:
                 message["steps"] = [told(node) for node in news]
-            wants_head = wants_head or pulse.is_over or not (news or named)
-            if wants_head and (run := _run(self.run_id)) is not None:
-                message["run"] = head_of(run)
-        head, self._head = self._head, message.get("run", self._head)
-        has_news = bool(changed and (news or message["type"] == "reload")) or head != self._head
-        return _Found(pulse, message if has_news else None, seen, has_head=wants_head)
+        return _Found(pulse, message if news else None, seen | {node.pk: node.version for node in news})
 
     def _versions(self, pulse: Pulse) -> Iterable[tuple[int, int]]:
-        """The versions of the steps that changed since then, or a little before."""
-        return changed_steps(self.run_id, pulse.now).values_list("pk", "version")[: 2 * MOST_BRIEFLY]
+        """The versions of the steps that changed since then, or before; the newest, if they are too many."""
+        newest = changed_steps(self.run_id, pulse.now, LONG_MARGIN).order_by("-changed_at")
+        return newest.values_list("pk", "version")[: 2 * MOST_BRIEFLY]
 
-    async def _tell(self, message: dict[str, Any], *, is_last: bool = False) -> None:
-        text = json.dumps(message, separators=(",", ":"))
+    @property
+    def _head_due_at(self) -> float:
+        """When the head is to be read again: soon where something changed, as far as that is cheap."""
+        pause = HEAD_SECONDS if self._is_head_old else HEAD_AGAIN_SECONDS
+        return self._head_at + max(pause, HEAD_SHARE * self._head_took)
+
+    async def _read_head(self) -> None:
+        self._head_at, self._is_head_old = time.monotonic(), False
+        head = await database_sync_to_async(_head_of)(self.run_id, self.language)
+        self._head_took = time.monotonic() - self._head_at
+        if head is not None:
+            self._is_head_untold = self._is_head_untold or head != self._head
+            self._head = head
+
+    async def _tell_last(self, what: str) -> None:
+        """Tell that nothing more will come; who comes from now on gets a follower of his own."""
+        self._end()
+        await self._tell(json.dumps({"type": what}), is_last=True)
+
+    async def _tell(self, text: str, *, is_last: bool = False) -> None:
         for listener in tuple(self._listeners):
             try:
                 await listener(text, is_last)
@@ -244,13 +272,12 @@ class Follower:
 
     async def _wait(self) -> None:
         """Wait for an event, or until it is time to look without one."""
-        pause = self._interval - (time.monotonic() - self._looked_at)
-        if self._owes_head:
-            pause = min(pause, max(HEAD_SECONDS, HEAD_SHARE * self._head_took) - (time.monotonic() - self._head_at))
+        now = time.monotonic()
+        until = self._told_at if self._is_head_untold else min(self._looked_at + self._interval, self._head_due_at)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(pause, TOGETHER_SECONDS)):
+            async with asyncio.timeout(max(until - now, 0.0)):
                 await self._woken.wait()
-        rest = MESSAGE_SECONDS - (time.monotonic() - self._sent_at)
+        rest = self._told_at + MESSAGE_SECONDS - time.monotonic()
         await asyncio.sleep(max(TOGETHER_SECONDS, rest))
         self._woken.clear()
 
@@ -258,49 +285,48 @@ class Follower:
 
     async def _listen(self) -> None:
         """Be woken by events, as long as there is a layer; again after one that failed."""
-        is_told = False
-        while True:
-            try:
-                async with self._group() as receive:
-                    if receive is None:
-                        return
-                    while True:
-                        self._hear(await receive())
-            except Exception as exc:  # noqa: BLE001 - whatever a layer raises
-                if not is_told:
-                    logger.warning("The channel layer failed, so runs are followed in the database: %s", exc)
-                is_told, self._interval = True, DATABASE_SECONDS
-                await asyncio.sleep(LAYER_AGAIN_SECONDS)
-
-    def _hear(self, message: dict[str, Any]) -> None:
-        for event in message.get("events", [message]):
-            if event["type"] == STEP_UPDATED and event["node_id"] is not None:
-                self._named.add(event["node_id"])
-            else:
-                self._hears_all = True
-        self._woken.set()
-
-    @contextlib.asynccontextmanager
-    async def _group(self) -> AsyncIterator[Callable[[], Awaitable[dict[str, Any]]] | None]:
         alias = configured_layer()
-        if alias is None:
-            yield None
-            return
-        layer = channel_layers[alias]
+        has_warned = False
+        while alias is not None:
+            try:
+                await self._hear_from(channel_layers[alias])
+            except Exception as exc:  # noqa: BLE001 - whatever a layer raises
+                if not has_warned:
+                    logger.warning("The channel layer failed, so runs are followed in the database: %s", exc)
+                has_warned, self._interval = True, DATABASE_SECONDS
+            await asyncio.sleep(LAYER_AGAIN_SECONDS)
+
+    async def _hear_from(self, layer: Any) -> None:
         channel, group = await layer.new_channel(), workflow_group(self.run_id)
-        await layer.group_add(group, channel)
-        if not isinstance(layer, InMemoryChannelLayer):
-            self._interval = LAYER_SECONDS
-
-        async def receive() -> dict[str, Any]:
-            message: dict[str, Any] = await layer.receive(channel)
-            return message
-
+        # What a layer of this process alone is not told, the database must be asked for.
+        interval = DATABASE_SECONDS if isinstance(layer, InMemoryChannelLayer) else LAYER_SECONDS
         try:
-            yield receive
+            while True:
+                await layer.group_add(group, channel)
+                self._interval = interval
+                began = time.monotonic()
+                try:
+                    while True:
+                        self._hear(await layer.receive(channel))
+                        self._interval, began = interval, time.monotonic()
+                except Exception:
+                    # A client of Redis may give a silence of some seconds out as an error; one that is away says so at
+                    # once when the group is joined again.
+                    if time.monotonic() - began < SILENCE_SECONDS:
+                        raise
         finally:
             with contextlib.suppress(Exception):
                 await layer.group_discard(group, channel)
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        self._has_heard = True
+        for event in message.get("events", [message]):
+            node = event.get("node_id") if event["type"] == STEP_UPDATED else None
+            if node is None:
+                self._is_whole_due = True
+            else:
+                self._named.add(node)
+        self._woken.set()
 
     def _end(self) -> None:
         followers = _followers()
@@ -321,5 +347,7 @@ def _followers() -> dict[tuple[UUID, str], Follower]:
     return _of_loops.setdefault(asyncio.get_running_loop(), {})
 
 
-def _run(run_id: UUID) -> WorkflowRun | None:
-    return WorkflowRun.objects.using(get_settings().database).filter(pk=run_id).first()
+def _head_of(run_id: UUID, language: str) -> dict[str, Any] | None:
+    run = WorkflowRun.objects.using(get_settings().database).filter(pk=run_id).first()
+    with translation.override(language):
+        return None if run is None else head_of(run)

@@ -37,8 +37,7 @@ WIDTH, HEIGHT = 1440, 1180
 SETTLING_MS = 500
 CONTENT = ".b-columns, #result_list, .b-now-page"
 PATIENCE_SECONDS = 120
-CLUSTERS = 3
-"""Of two workers each, for what asks no model."""
+SETTINGS = "acme_settings"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,12 +67,12 @@ def take_pictures(stage: demo.Stage, binary: Path, folder: Path, *, names: Colle
     port = demo.web_port(None)
     demo.configure(stage, SimpleNamespace(postgres=False, redis=False, llm=False))  # type: ignore[arg-type]
     os.environ["PYTHONPATH"] += os.pathsep + str(SCENES)
-    os.environ["EXAMPLE_DEBUG"] = "1"
+    os.environ |= {"EXAMPLE_DEBUG": "1", "DJANGO_SETTINGS_MODULE": SETTINGS}
     sys.path.insert(0, str(SCENES))
     demo.set_up_database()
-    for _ in range(CLUSTERS):
-        stage.start("qcluster")
-    stage.start("qcluster", Q_CLUSTER_NAME="llm")
+    stage.start("qcluster")
+    for queue in ("llm", "ocr"):
+        stage.start("qcluster", Q_CLUSTER_NAME=queue)
     stage.start("runserver", "--noreload", f"127.0.0.1:{port}")
     say("The scenes are played; this takes about a minute")
     runs = play(stage)
@@ -102,16 +101,19 @@ def play(stage: demo.Stage) -> dict[str, WorkflowRun]:
     import acme  # type: ignore[import-not-found]  # noqa: PLC0415 - on the path now, and Django is loaded
 
     failed = acme.invoice_sync()
-    done = acme.brief()
-    acme.digest("weekly-digest", by="maria")
-    cancelled = acme.digest("price-check", by="lee")
-    cancelled.cancel("wrong list of products")
+    done = acme.brief("brief:globex")
+    acme.digest("price-list", "prices:2026-11", by="maria")
+    cancelled = acme.thumbnails()
+    held = acme.newsletter()
+    wait_for(stage, lambda: completed(cancelled) > 1, "the batch that is cancelled")
+    cancelled.cancel("wrong bucket")
     wait_for(stage, lambda: fresh(failed).is_settled and fresh(done).is_settled, "the first runs")
+    acme.digest("weekly-digest", "digest:2026-w47", by="schedule", queue="mail")
     wide = acme.document_ingest()
-    wait_for(stage, lambda: completed(wide) > 100, "the pages of the wide run")
+    wait_for(stage, lambda: completed(wide) > 150, "the pages of the wide run")
     running = acme.brief(hangs=True)
     wait_for(stage, lambda: completed(running) >= 6, "the brief")
-    return {"run": running, "fan-out": wide, "failed": failed, "done": done}
+    return {"run": running, "fan-out": wide, "failed": failed, "done": done, "cancelled": cancelled, "held": held}
 
 
 def addresses(runs: dict[str, Any]) -> dict[str, str]:
@@ -128,6 +130,8 @@ def addresses(runs: dict[str, Any]) -> dict[str, str]:
         "fan-out-timeline": page("fan-out", view="timeline"),
         "fan-out-steps": page("fan-out", view="steps"),
         "failed-graph": page("failed"),
+        "failed-timeline": page("failed", view="timeline"),
+        "held-graph": page("held"),
         "money": page("done", view="money"),
         "activity": page("done", view="activity"),
         "runs": reverse("admin:baton_workflowrun_changelist"),

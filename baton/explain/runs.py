@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db.models import Count, Exists, Min, OuterRef, Q
 from django.utils.translation import gettext as _
@@ -41,6 +41,14 @@ _RATE_FROM = 10
 _YOUNGEST_RATE = 5.0
 _NAMED = 3
 _ASKED_QUEUES = 3
+
+
+class Headline(NamedTuple):
+    """What is going on in a run."""
+
+    text: str
+    tone: StepState
+    """The state whose colour it has: that of what must be done, or of how it goes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,17 +140,29 @@ def explain_run(
         Some sentences of plain text, in the active language; times are in the current time zone. The number of queries
         does not depend on the size of the run.
     """
+    return headline_of(run, now=now, counted=counted, is_held=is_held).text
+
+
+def headline_of(
+    run: WorkflowRun,
+    *,
+    now: datetime | None = None,
+    counted: Sequence[tuple[Any, ...]] | None = None,
+    is_held: bool = True,
+) -> Headline:
+    """The same with how serious it is."""
     look = _look_at(run, now, counted, is_held=is_held)
     if not look.total:
-        return _("This run has no steps.")
+        return Headline(_("This run has no steps."), StepState.PENDING)
     match run.state:
         case RunState.COMPLETED:
-            return _completed(look)
+            return Headline(_completed(look), StepState.COMPLETED)
         case RunState.CANCELLED:
-            return _cancelled(look)
+            return Headline(_cancelled(look), StepState.CANCELLED)
         case RunState.FAILED:
-            return _failed(look) or _failed_somehow(look)
-    return next(filter(None, (tell(look) for tell in _FIRST_THAT_FITS)), "")
+            return Headline(_failed(look) or _failed_somehow(look), StepState.DISCARDED)
+    said = (Headline(tell(look), tone) for tell, tone in _FIRST_THAT_FITS)
+    return next((each for each in said if each.text), Headline("", StepState.EXECUTING))
 
 
 def _look_at(
@@ -586,18 +606,18 @@ def _cancelled(look: _Look) -> str:
     return paragraph(told, text.format(done=number(done), total=number(look.total)))
 
 
-_FIRST_THAT_FITS: Sequence[Callable[[_Look], str]] = (
-    _not_noted,
-    _needs_a_person,
-    _failed,
-    _unserved,
-    _vanished,
-    _busy,
-    _message_lost,
-    _overdue,
-    _retrying,
-    _one_alone,
-    _waiting_for_a_time,
-    _ready,
-    _going_well,
+_FIRST_THAT_FITS: Sequence[tuple[Callable[[_Look], str], StepState]] = (
+    (_not_noted, StepState.EXECUTING),
+    (_needs_a_person, StepState.SNOOZED),
+    (_failed, StepState.DISCARDED),
+    (_unserved, StepState.DISCARDED),
+    (_vanished, StepState.RETRYABLE),
+    (_busy, StepState.RETRYABLE),
+    (_message_lost, StepState.RETRYABLE),
+    (_overdue, StepState.RETRYABLE),
+    (_retrying, StepState.RETRYABLE),
+    (_one_alone, StepState.EXECUTING),
+    (_waiting_for_a_time, StepState.EXECUTING),
+    (_ready, StepState.EXECUTING),
+    (_going_well, StepState.EXECUTING),
 )

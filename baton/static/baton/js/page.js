@@ -71,7 +71,8 @@ function begin() {
 // The head and the table of steps, as far as messages tell; the rest comes with the page ------------------------------
 
 function showHead(run) {
-  for (const part of ["run-state", "headline"]) look(find(`[data-${part}]`), run.shape);
+  look(find("[data-run-state]"), run.shape);
+  look(find("[data-headline]"), run.tone);
   put(find("[data-run-state] span"), run.label);
   put(find("[data-headline]"), run.headline);
   put(find("[data-cost] .b-figure"), run.cost);

@@ -32,7 +32,7 @@ from baton.conf import get_settings
 from baton.dashboard import changes
 from baton.dashboard.calls import costs_of
 from baton.dashboard.calls_csv import answer_with_csv
-from baton.dashboard.graph_tab import remembered
+from baton.dashboard.graph_tab import taste_of
 from baton.dashboard.known import step_that_asks, with_known
 from baton.dashboard.now import now_page
 from baton.dashboard.page import run_page
@@ -151,7 +151,8 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
     def _dashboard(self, request: HttpRequest, run: WorkflowRun, *, can_control: bool) -> dict[str, Any]:
         page = run_page(
             run,
-            remembered(request.session, request.GET.dict()),
+            request.GET.dict(),
+            taste_of(request),
             may_act=can_control,
             may_see_prompts=request.user.has_perm("baton.view_debuglog"),
             may_see_values=request.user.has_perm("baton.view_workflownode"),

@@ -39,7 +39,7 @@ class Plans:
     def __init__(self, run: WorkflowRun, using: str, known: Known) -> None:
         """Note how much there is of the run: it only ever grows."""
         self._run_id, self._using = run.pk, using
-        self._extent = (known.steps, known.last)
+        self._extent = (known.steps, known.last, known.edges)
         self._shape: Shape | None = None
 
     def get(self, *, opened: Sequence[str], around: int | None, direction: Direction) -> KnownPlan:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.db.models import DateTimeField, DurationField, ExpressionWrapper, F, Value
 from django.db.models.functions import Coalesce
+from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
@@ -30,8 +31,21 @@ if TYPE_CHECKING:
     from baton.dashboard.page import Look
 
 _REMEMBERED = "baton_graph_direction"
+_WIDE = "baton_wide"
+"""The cookie in which the script says whether the page has room for a long chain from left to right."""
+_DIRECTIONS: Mapping[str, Direction] = {"down": "down", "right": "right"}
 _MOST_NAMES = 6
 _SLOWEST = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taste:
+    """How somebody wants graphs drawn, and has room for."""
+
+    direction: Direction | None = None
+    """What the user chose last; nothing for who never did."""
+    is_wide: bool = False
+    """Whether the page is so wide that a long chain reads better from left to right, as far as is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +67,8 @@ class GraphTab:
     centre: Link | None
     """Draws the neighbourhood of the chosen step, where another one's is drawn."""
     direction: str
+    is_by_width: bool
+    """Whether the direction is nobody's choice, but goes by how wide the page is."""
     down: str
     right: str
     names: str
@@ -67,8 +83,7 @@ class GraphTab:
 def shown(look: Look) -> GraphTab:
     """Draw the graph of a run."""
     now = timezone.now()
-    direction: Direction = "right" if look.params.get("direction") == "right" else "down"
-    known, centre = _plan(look, direction)
+    known, centre = _plan(look)
     plan = known.plan
     faces = faces_of(look.run, look.using, plan, now=now, has_calls=look.known.called)
     asked = "" if look.step is not None else look.params.get("group", "")
@@ -85,7 +100,8 @@ def shown(look: Look) -> GraphTab:
         svg=to_svg(drawing, address=lambda node: _address(look, node)),
         caption=drawing.caption,
         centre=centre,
-        direction=direction,
+        direction=plan.layout.direction,
+        is_by_width=look.taste.direction is None and plan.is_long_chain,
         down=look.address(direction="down"),
         right=look.address(direction="right"),
         names=json.dumps(_names(known)),
@@ -96,24 +112,23 @@ def shown(look: Look) -> GraphTab:
     )
 
 
-def remembered(session: MutableMapping[str, Any], params: Mapping[str, str]) -> dict[str, str]:
-    """The words of an address, with the direction that the user chose last; a choice in them is kept."""
-    words = dict(params)
-    asked = words.get("direction")
-    if asked in {"down", "right"}:
-        if session.get(_REMEMBERED, "down") != asked:
-            session[_REMEMBERED] = asked
-    elif session.get(_REMEMBERED) == "right":
-        words["direction"] = "right"
-    return words
+def taste_of(request: HttpRequest) -> Taste:
+    """The direction that the user chose last, and how wide the browser said the page is; a choice is kept."""
+    asked, kept = request.GET.get("direction"), request.session.get(_REMEMBERED)
+    if asked in _DIRECTIONS and asked != kept:
+        request.session[_REMEMBERED] = kept = asked
+    return Taste(direction=_DIRECTIONS.get(kept or ""), is_wide=request.COOKIES.get(_WIDE) == "1")
 
 
-def _plan(look: Look, direction: Direction) -> tuple[KnownPlan, Link | None]:
+def _plan(look: Look) -> tuple[KnownPlan, Link | None]:
     """The plan: of the whole run, or around the step that the reader looks at where that is too big."""
     plans = Plans(look.run, look.using, look.known)
     opened = opened_in(look)
+    direction: Direction = look.taste.direction or "down"
     known = plans.get(opened=opened, around=None, direction=direction)
     if not known.plan.folded.around:
+        if look.taste.direction is None and look.taste.is_wide and known.plan.is_long_chain:
+            known = plans.get(opened=opened, around=None, direction="right")
         return known, None
     centre = look.params.get("around", "").replace("\0", "")
     if centre:

@@ -228,5 +228,5 @@ def opened_in(look: Look) -> list[str]:
 
 
 def _hidden(look: Look) -> list[tuple[str, str]]:
-    kept = ("open", "around", "direction")
+    kept = ("open", "around")
     return [("view", look.view), *((word, look.params[word]) for word in kept if look.params.get(word))]

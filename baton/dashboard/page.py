@@ -36,6 +36,8 @@ class Look:
     """What was read of the run for its head."""
     usual: Usual = field(default_factory=Usual)
     """What such runs take and cost."""
+    taste: graph_tab.Taste = field(default_factory=graph_tab.Taste)
+    """How the reader wants graphs drawn."""
     may_act: bool = False
     may_see_prompts: bool = False
     may_see_values: bool = False
@@ -95,12 +97,18 @@ _TABS: dict[str, tuple[Promise | str, Callable[[Look], Any]]] = {
 }
 
 
-def run_page(run: WorkflowRun, params: Mapping[str, str], **permissions: bool) -> Page:
+def run_page(
+    run: WorkflowRun,
+    params: Mapping[str, str],
+    taste: graph_tab.Taste = graph_tab.Taste(),  # noqa: B008 - it never changes
+    **permissions: bool,
+) -> Page:
     """Read everything that a run's page shows.
 
     Args:
         run: The run.
         params: What the address asks for: ``view``, ``step``, and the words of the tabs.
+        taste: How the reader wants graphs drawn.
         permissions: The fields of :class:`Look` that begin with ``may_``.
     """
     using = run._state.db or get_settings().database  # noqa: SLF001 - its own alias
@@ -114,8 +122,18 @@ def run_page(run: WorkflowRun, params: Mapping[str, str], **permissions: bool) -
     # Who closed the panel, or chose a group of the graph, does not want the step that would be shown otherwise.
     is_open = bool(asked) or not ("step" in params or params.get("group"))
     step = _step(run, using, asked) if is_open else None
-    rest = {word: value for word, value in params.items() if word not in ("view", "step")}
-    look = Look(run=run, using=using, view=view, step=step, params=rest, known=known, usual=usual, **permissions)
+    rest = {word: value for word, value in params.items() if word not in ("view", "step", "direction")}
+    look = Look(
+        run=run,
+        using=using,
+        view=view,
+        step=step,
+        params=rest,
+        known=known,
+        usual=usual,
+        taste=taste,
+        **permissions,
+    )
     return Page(
         look=look,
         as_of=timestamp(known.now),

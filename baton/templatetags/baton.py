@@ -8,7 +8,7 @@ from django import template
 from django.urls import NoReverseMatch, reverse
 
 from baton.dashboard import changes as live
-from baton.dashboard.graph_tab import remembered
+from baton.dashboard.graph_tab import taste_of
 from baton.dashboard.page import run_page
 from baton.models import WorkflowRun
 
@@ -34,7 +34,8 @@ def baton_run(context: template.Context, run: WorkflowRun, *, changes: str = "",
         return {"page": None}
     page = run_page(
         run,
-        remembered(request.session, request.GET.dict()),
+        request.GET.dict(),
+        taste_of(request),
         may_see_prompts=user.has_perm("baton.view_debuglog"),
         may_see_values=user.has_perm("baton.view_workflownode"),
         may_see_calls=user.has_perm("baton.view_stepstat"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from playwright.sync_api import Page, expect
 
+from baton import Workflow
+from tests import steps
 from tests.browser.stories import brief, ingest, page_of
 from tests.utils import wait_until
 
@@ -109,3 +111,16 @@ def test_without_javascript_the_picture_stands_with_its_links(open_page, viewer)
     expect(page.locator("#b-panel-name")).to_have_text("merge")
     page.locator(".b-group > .b-name").click()
     expect(page.locator("[data-group-panel] #b-panel-name")).to_have_text("page")
+
+
+def test_a_long_chain_leads_to_the_right_where_the_page_is_wide(open_page, viewer):
+    workflow = Workflow("chain")
+    for index in range(26):
+        workflow.add(f"s{index}", steps.value, deps=[f"s{index - 1}"] if index else [])
+    address = page_of(workflow.insert())
+
+    expect(open_page(address, viewer, width=1440).locator("#b-graph.b-down")).to_be_visible()
+    page = open_page(address, viewer, width=1900)
+    expect(page.locator("#b-graph.b-right")).to_be_visible()
+    page.get_by_role("link", name="Down").click()
+    expect(page.locator("#b-graph.b-down")).to_be_visible()

@@ -20,7 +20,6 @@ from django.urls import reverse
 from django.utils import timezone
 
 from baton import Workflow
-from baton.dashboard.graph_tab import remembered
 from baton.models import StepStat, WorkflowNode, WorkflowRun
 from tests import steps
 from tests.factories import WorkflowRunFactory
@@ -294,11 +293,30 @@ def test_the_direction_is_remembered(client: Client) -> None:
     assert "b-graph b-down" in page(client, run)
 
 
-def test_a_session_is_only_written_when_the_direction_changes() -> None:
-    session: dict[str, Any] = {}
-    assert remembered(session, {"direction": "down"}) == {"direction": "down"}
-    assert remembered(session, {"direction": "sideways"}) == {"direction": "sideways"}
-    assert session == {}
+def test_only_a_choice_is_kept_and_links_do_not_carry_it(client: Client) -> None:
+    run = fan(3)
+    page(client, run)
+    page(client, run, "direction=sideways")
+    assert "baton_graph_direction" not in client.session
+    html = page(client, run, "direction=right")
+    assert client.session["baton_graph_direction"] == "right"
+    assert html.count("direction=") == len(["down", "right"])
+
+
+def test_a_long_chain_leads_to_the_right_where_there_is_room_and_nobody_chose(client: Client) -> None:
+    flow = Workflow("chain")
+    for index in range(26):
+        flow.add(flow_name(index), steps.nothing, deps=[flow_name(index - 1)] if index else [])
+    run = flow.insert()
+    html = page(client, run)
+    assert "b-graph b-down" in html
+    assert "data-by-width" in html
+    client.cookies["baton_wide"] = "1"
+    assert "b-graph b-right" in page(client, run)
+    assert "b-graph b-down" in page(client, fan(3))
+    html = page(client, run, "direction=down")
+    assert "b-graph b-down" in html
+    assert "data-by-width" not in html
 
 
 def test_names_are_escaped(client: Client) -> None:

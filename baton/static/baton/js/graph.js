@@ -5,6 +5,8 @@ import { all, find, on, root } from "./dom.js";
 import { Picture } from "./picture.js";
 import { visit } from "./visit.js";
 
+const WIDE = 1200;
+
 const box = find("[data-graph]");
 const picture = new Picture(box);
 const { svg } = picture;
@@ -150,6 +152,15 @@ root.addEventListener("click", (event) => {
 });
 critical.addEventListener("change", read);
 follow.addEventListener("change", () => follow.checked && lively() && camera.bring(lively(), true));
+
+// A long chain that nobody chose a direction for goes by the width, which the server knows from this cookie alone: the
+// first time it may have drawn it the wrong way.
+const width = `baton_wide=${Number(root.clientWidth >= WIDE)}`;
+const isKnown = () => document.cookie.split("; ").includes(width);
+if ("byWidth" in box.dataset && !isKnown()) {
+  document.cookie = `${width}; path=/; max-age=31536000; samesite=lax`;
+  if (isKnown() && isDown === width.endsWith("1")) location.reload();
+}
 
 box.classList.add("b-live-view");
 first();

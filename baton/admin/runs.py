@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
+from math import ceil
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.db.models import Case, Count, F, Q, QuerySet, When, Window
 from django.db.models.functions import Length, RowNumber
-from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from baton import money
@@ -44,6 +45,7 @@ from baton.models import Completion, Hold, StepStat, WorkflowNode, WorkflowRun
 from baton.states import FAILED, RunState, StepState
 
 _LARGEST_META = 4000
+_LONGEST_ID = 40
 
 
 @admin.register(WorkflowRun)
@@ -147,6 +149,22 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
             else:
                 kept[object_id] = with_known(self.get_queryset(request), key).first()
         return kept[object_id]
+
+    def _get_obj_does_not_exist_redirect(self, request: HttpRequest, opts: Any, object_id: str) -> HttpResponse:
+        """Who follows a link to a run that is no more is told why it may be gone, on the list of those that are."""
+        days = get_settings().retention_days
+        told = gettext("There is no run {id}. Somebody may have removed it.").format(
+            id=unquote(object_id)[:_LONGEST_ID]
+        )
+        if days is not None:
+            kept = ngettext(
+                "There is no run {id}. Retention removes runs {days} day after their end.",
+                "There is no run {id}. Retention removes runs {days} days after their end.",
+                ceil(days),
+            )
+            told = kept.format(id=unquote(object_id)[:_LONGEST_ID], days=f"{days:g}")
+        self.message_user(request, told, messages.WARNING)
+        return HttpResponseRedirect(display.list_of(WorkflowRun))
 
     def _dashboard(self, request: HttpRequest, run: WorkflowRun, *, can_control: bool) -> dict[str, Any]:
         page = run_page(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import User
@@ -240,3 +242,16 @@ class TestPanel:
 
     def test_who_may_not_see_runs_sees_nothing(self) -> None:
         assert self.rendered(User.objects.create(username="staff", is_staff=True)).strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("days", "why"), [(None, "Somebody may have removed it."), (30, "Retention removes runs 30 days after")]
+)
+def test_who_follows_a_link_to_a_run_that_is_gone_is_told(self, settings: Any, days: int | None, why: str) -> None:
+    settings.BATON = {**settings.BATON, "RETENTION_DAYS": days}
+    gone = uuid4()
+
+    answer = client_with("view_workflowrun").get(reverse("admin:baton_workflowrun_change", args=[gone]), follow=True)
+
+    assert f"There is no run {gone}. {why}" in answer.content.decode()
+    assert answer.redirect_chain[-1][0] == reverse("admin:baton_workflowrun_changelist")

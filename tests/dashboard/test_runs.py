@@ -247,7 +247,7 @@ class TestPanel:
 @pytest.mark.parametrize(
     ("days", "why"), [(None, "Somebody may have removed it."), (30, "Retention removes runs 30 days after")]
 )
-def test_who_follows_a_link_to_a_run_that_is_gone_is_told(self, settings: Any, days: int | None, why: str) -> None:
+def test_who_follows_a_link_to_a_run_that_is_gone_is_told(settings: Any, days: int | None, why: str) -> None:
     settings.BATON = {**settings.BATON, "RETENTION_DAYS": days}
     gone = uuid4()
 

@@ -165,6 +165,7 @@ def head_of(run: WorkflowRun) -> dict[str, Any]:
         "label": header.state_label,
         "shape": header.shape,
         "headline": header.headline,
+        "said": header.said,
         "tone": header.tone,
         "is_over": header.is_over,
         "took": header.took,

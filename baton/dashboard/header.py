@@ -44,6 +44,8 @@ class Header:
     state_label: str
     shape: str
     headline: str
+    said: list[tuple[str, bool]]
+    """The headline in pieces, each with whether it is what it is about."""
     tone: str
     """The state whose colour the headline has."""
     by: str
@@ -89,6 +91,7 @@ def header_of(run: WorkflowRun, known: Known | None = None, usual: Usual | None 
         state_label=str(run.get_state_display()),
         shape=shape(str(run.state)),
         headline=headline.text,
+        said=headline.parts,
         tone=headline.tone.value,
         by=_by(run.meta),
         bar=bar,

@@ -19,8 +19,8 @@ from django.utils.translation import ngettext
 from baton.dashboard.calls import Call, calls_of, cost_of
 from baton.dashboard.shown import not_known, permission_name
 from baton.explain.executions import error_class
-from baton.explain.steps import explain_step
-from baton.explain.words import between, clock, duration, number
+from baton.explain.steps import explain_marked
+from baton.explain.words import between, clock, duration, number, parts
 from baton.llm import capture
 from baton.models import WorkflowEdge, WorkflowNode
 from baton.states import AttemptOutcome
@@ -88,7 +88,8 @@ class Panel:
     node: WorkflowNode
     state: str
     state_label: str
-    why: str
+    why: list[tuple[str, bool]]
+    """Why it is where it is, in pieces, each with whether it is what the sentence is about."""
     facts: list[tuple[str, str]]
     needs: list[Neighbour]
     needs_more: int
@@ -129,7 +130,7 @@ def panel_of(look: Look, node: WorkflowNode) -> Panel:
         node=node,
         state=str(node.state),
         state_label=str(node.get_state_display()),
-        why=explain_step(node, now=known.now, run=look.run),
+        why=parts(explain_marked(node, now=known.now, run=look.run)),
         facts=_facts(node, calls),
         needs=needs,
         needs_more=max(0, node.n_deps - _MOST_NEIGHBOURS),

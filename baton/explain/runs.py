@@ -30,7 +30,19 @@ from baton.explain.facts import (
 )
 from baton.explain.holds import what_is_asked, what_is_lacking, what_to_raise
 from baton.explain.steps import how_run_cancelled
-from baton.explain.words import between, clock, closed, duration, first_line, listed, number, paragraph
+from baton.explain.words import (
+    between,
+    clock,
+    closed,
+    duration,
+    first_line,
+    listed,
+    number,
+    paragraph,
+    parts,
+    plain,
+    strong,
+)
 from baton.models import Hold, WorkflowNode, WorkflowRun
 from baton.models.node import WorkflowNodeQuerySet
 from baton.states import FAILED, SETTLED, AttemptOutcome, HoldKind, RunState, StepState
@@ -46,9 +58,20 @@ _ASKED_QUEUES = 3
 class Headline(NamedTuple):
     """What is going on in a run."""
 
-    text: str
+    marked: str
+    """The sentences, with marks around what they are about."""
     tone: StepState
     """The state whose colour it has: that of what must be done, or of how it goes."""
+
+    @property
+    def text(self) -> str:
+        """The sentences."""
+        return plain(self.marked)
+
+    @property
+    def parts(self) -> list[tuple[str, bool]]:
+        """The same in pieces, each with whether it is what they are about."""
+        return parts(self.marked)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,16 +249,18 @@ def _how_it_fell(node: WorkflowNode) -> str:
     outcome, error = last_execution(node).get("outcome"), first_line(node.error)
     if node.state == StepState.CANCELLED:
         if outcome == AttemptOutcome.CANCELLED:
-            return _("{step} cancelled itself: “{reason}”.").format(step=node.name, reason=error)
-        return closed(_("{step} was cancelled: {reason}").format(step=node.name, reason=error))
+            return _("{step} cancelled itself: “{reason}”.").format(step=strong(node.name), reason=error)
+        return closed(_("{step} was cancelled: {reason}").format(step=strong(node.name), reason=error))
     if outcome == AttemptOutcome.DISCARDED:
-        return _("{step} was discarded: “{reason}”.").format(step=node.name, reason=error)
+        return _("{step} was discarded: “{reason}”.").format(step=strong(node.name), reason=error)
     text = ngettext(
         "{step} was discarded after {count} attempt: {error}",
         "{step} was discarded after {count} attempts: {error}",
         node.attempt,
     )
-    return closed(text.format(step=node.name, count=number(node.attempt), error=error or _("no error is known")))
+    return closed(
+        text.format(step=strong(node.name), count=number(node.attempt), error=error or _("no error is known"))
+    )
 
 
 def _more_failures(count: int) -> str:
@@ -251,7 +276,7 @@ def _what_fell_with_it(look: _Look, *, is_one: bool) -> str:
         return ""
     if is_one and len(names) <= _NAMED:
         text = ngettext("Because of it {steps} was cancelled.", "Because of it {steps} were cancelled.", len(names))
-        return text.format(steps=listed(names))
+        return text.format(steps=listed(list(map(strong, names))))
     count = fallen.count() if len(names) > _NAMED else len(names)
     if is_one:
         text = ngettext(
@@ -301,7 +326,7 @@ def _needs_a_person(look: _Look) -> str:
             "{step} waits for a person since {time}.",
             "{count} steps wait for a person, {step} since {time}.",
             count,
-        ).format(step=first.node.name, count=number(count), time=look.clock(first.since))
+        ).format(step=strong(first.node.name), count=number(count), time=look.clock(first.since))
         return paragraph(text, what_is_asked(first, step=first.node.name, using=look.using))
     count = holds.filter(account=first.account).count()
     text = ngettext("{count} step is held: {why}", "{count} steps are held: {why}", count)
@@ -331,7 +356,7 @@ def _unserved(look: _Look) -> str:
         start = _("Start one: {command}")
         return paragraph(
             waits.format(
-                count=number(each.count), queue=each.queue, time=duration(service.untouched_seconds(each.since))
+                count=number(each.count), queue=strong(each.queue), time=duration(service.untouched_seconds(each.since))
             ),
             start.format(command=_command_for(each.queue)),
         )
@@ -356,7 +381,9 @@ def _vanished(look: _Look) -> str:
         then = _("It is to be tried again.")
     else:
         then = _("It is to be discarded, for it was the last attempt.")
-    return paragraph(text.format(step=node.name, worker=node.worker or "?", time=time), then, look.sweep.does_that())
+    return paragraph(
+        text.format(step=strong(node.name), worker=node.worker or "?", time=time), then, look.sweep.does_that()
+    )
 
 
 def _busy(look: _Look) -> str:
@@ -366,7 +393,7 @@ def _busy(look: _Look) -> str:
         if waited < _BUSY_SECONDS or service.why_not_taken(each.since) != Wait.BUSY:
             continue
         return _text_on_busy(service, each.count).format(
-            count=number(each.count), busy=number(service.busy), queue=each.queue
+            count=number(each.count), busy=number(service.busy), queue=strong(each.queue)
         )
     return ""
 
@@ -401,7 +428,7 @@ def _message_lost(look: _Look) -> str:
             "{count} steps are ready in queue {queue}, but their messages are lost and are to be sent again.",
             each.count,
         )
-        return paragraph(text.format(count=number(each.count), queue=each.queue), look.sweep.does_that())
+        return paragraph(text.format(count=number(each.count), queue=strong(each.queue)), look.sweep.does_that())
     return ""
 
 
@@ -418,7 +445,9 @@ def _overdue(look: _Look) -> str:
         count,
     )
     return paragraph(
-        text.format(step=node.name, count=number(count), time=between(first, look.now), queue=node.queue),
+        text.format(
+            step=strong(node.name), count=number(count), time=between(first, look.now), queue=strong(node.queue)
+        ),
         _("What is due is to be made ready."),
         look.sweep.does_that(),
     )
@@ -438,7 +467,7 @@ def _retrying(look: _Look) -> str:
         count,
     )
     told = text.format(
-        step=node.name, count=number(count), time=look.clock(node.due_at), wait=between(look.now, node.due_at)
+        step=strong(node.name), count=number(count), time=look.clock(node.due_at), wait=between(look.now, node.due_at)
     )
     return paragraph(told, failed_attempt(node))
 
@@ -450,7 +479,7 @@ def _one_alone(look: _Look) -> str:
     node = look.nodes.filter(state=StepState.EXECUTING).first()
     if node is None:
         return ""
-    runs = _("{step} has run for {time}.").format(step=node.name, time=between(node.started_at, look.now))
+    runs = _("{step} has run for {time}.").format(step=strong(node.name), time=between(node.started_at, look.now))
     if not pending:
         return paragraph(runs, _("It is the last step of the run."))
     return paragraph(runs, _what_waits_for_it(look, node, pending))
@@ -463,17 +492,19 @@ def _what_waits_for_it(look: _Look, node: WorkflowNode, pending: int) -> str:
         text = ngettext("{count} step waits for it alone.", "{count} steps wait for it alone.", count or pending)
         return text.format(count=number(count or pending))
     if pending == 1:
-        return _("{step} waits for it alone and ends the run.").format(step=names[0])
+        return _("{step} waits for it alone and ends the run.").format(step=strong(names[0]))
     if pending == 2:
         last = look.nodes.filter(state=StepState.PENDING).exclude(name=names[0]).values_list("name", flat=True).first()
-        return _("{step} waits for it alone; then {last} ends the run.").format(step=names[0], last=last)
+        return _("{step} waits for it alone; then {last} ends the run.").format(
+            step=strong(names[0]), last=strong(last or "")
+        )
     more = pending - 1
     text = ngettext(
         "{step} waits for it alone, and {count} more step behind that.",
         "{step} waits for it alone, and {count} more steps behind that.",
         more,
     )
-    return text.format(step=names[0], count=number(more))
+    return text.format(step=strong(names[0]), count=number(more))
 
 
 def _waiting_for_a_time(look: _Look) -> str:
@@ -487,7 +518,7 @@ def _waiting_for_a_time(look: _Look) -> str:
         text = _("{step} waits until {time}, as inserted.")
     else:
         text = _("{step} asked to run again at {time}.")
-    told = text.format(step=node.name, time=look.clock(node.due_at))
+    told = text.format(step=strong(node.name), time=look.clock(node.due_at))
     if count == 1:
         return told
     more = ngettext("{count} more step waits for a time.", "{count} more steps wait for a time.", count - 1)
@@ -503,7 +534,7 @@ def _ready(look: _Look) -> str:
         "{count} steps are ready for the next free worker of queue {queue}.",
         first.count,
     )
-    return text.format(count=number(first.count), queue=first.queue)
+    return text.format(count=number(first.count), queue=strong(first.queue))
 
 
 def _going_well(look: _Look) -> str:
@@ -542,7 +573,7 @@ def _accepted(look: _Look) -> str:
             "{count} steps were discarded; {step} accepts that.",
             count,
         )
-        return text.format(count=number(count), step=names[0])
+        return text.format(count=number(count), step=strong(names[0]))
     text = ngettext(
         "{count} step was discarded; what waits for it accepts that.",
         "{count} steps were discarded; what waits for them accepts that.",
@@ -593,7 +624,7 @@ def _where_the_result_is(look: _Look) -> str:
     if len(names) > _NAMED:
         return _("The results are in {count} steps.").format(count=number(ends.count()))
     text = ngettext("The result is in {steps}.", "The results are in {steps}.", len(names))
-    return text.format(steps=listed(names))
+    return text.format(steps=listed(list(map(strong, names))))
 
 
 def _cancelled(look: _Look) -> str:

@@ -15,7 +15,7 @@ from baton.explain.cancels import BY_RUN, read_dependency, read_reason
 from baton.explain.executions import failed_alike, failed_attempt, history, last_execution
 from baton.explain.facts import UNSERVED_SECONDS, Service, Wait, heartbeat_at, look_for_sweep, read_beside, who_serves
 from baton.explain.holds import why_held
-from baton.explain.words import between, clock, closed, duration, first_line, listed, number, paragraph
+from baton.explain.words import between, clock, closed, duration, first_line, listed, number, paragraph, plain, strong
 from baton.models import Hold, WorkflowEdge, WorkflowNode, WorkflowRun
 from baton.states import FAILED, SETTLED, AttemptOutcome, StepState
 
@@ -66,6 +66,11 @@ def explain_step(node: WorkflowNode, *, now: datetime | None = None, run: Workfl
         Some sentences of plain text, in the active language; times are in the current time zone. The number of queries
         does not depend on the size of the run.
     """
+    return plain(explain_marked(node, now=now, run=run))
+
+
+def explain_marked(node: WorkflowNode, *, now: datetime | None = None, run: WorkflowRun | None = None) -> str:
+    """The same with marks around what the sentences are about, as ``baton.explain.words.parts`` reads them."""
     tell = _TELLS.get(node.state)
     return "" if tell is None else tell(_look_at(node, now, run))
 
@@ -130,17 +135,19 @@ def _named(look: _Look, dependency: WorkflowNode) -> str:
     match dependency.state:
         case StepState.EXECUTING:
             text = _("{step} (executing for {time})")
-            return text.format(step=dependency.name, time=look.since(dependency.started_at))
+            return text.format(step=strong(dependency.name), time=look.since(dependency.started_at))
         case StepState.AVAILABLE:
             text = _("{step} (available since {time} in queue {queue})")
-            return text.format(step=dependency.name, time=look.clock(dependency.queued_at), queue=dependency.queue)
+            return text.format(
+                step=strong(dependency.name), time=look.clock(dependency.queued_at), queue=strong(dependency.queue)
+            )
         case StepState.SNOOZED if dependency.due_at is None:
-            return _("{step} (held)").format(step=dependency.name)
+            return _("{step} (held)").format(step=strong(dependency.name))
         case StepState.SNOOZED | StepState.RETRYABLE:
             text = _("{step} ({state}, again at {time})")
             state = StepState(dependency.state).label
-            return text.format(step=dependency.name, state=state, time=look.clock(dependency.due_at))
-    return _("{step} ({state})").format(step=dependency.name, state=dependency.get_state_display())
+            return text.format(step=strong(dependency.name), state=state, time=look.clock(dependency.due_at))
+    return _("{step} ({state})").format(step=strong(dependency.name), state=dependency.get_state_display())
 
 
 def _waits_for_many(node: WorkflowNode, states: Mapping[str, int], unsettled: int) -> str:
@@ -208,23 +215,23 @@ def _why_not_taken(look: _Look) -> str:
             return paragraph(_("Ready since {time}.").format(time=since), _busy(service), ahead)
         case Wait.UNSERVED:
             served = _("No worker has served {queue} for {time}.").format(
-                queue=node.queue, time=duration(service.untouched_seconds(node.queued_at))
+                queue=strong(node.queue), time=duration(service.untouched_seconds(node.queued_at))
             )
             return paragraph(_("Ready since {time}.").format(time=since), served)
         case Wait.LOST:
             return _message_lost(look, since)
         case Wait.UNKNOWN:
             text = _("Ready since {time}, but the broker does not answer, which would bring it to a worker of {queue}.")
-            return text.format(time=since, queue=node.queue)
+            return text.format(time=since, queue=strong(node.queue))
     text = _("Ready since {time}, for the next free worker of {queue}.")
-    return paragraph(text.format(time=since, queue=node.queue), _ahead(_count_ahead(look)))
+    return paragraph(text.format(time=since, queue=strong(node.queue)), _ahead(_count_ahead(look)))
 
 
 def _busy(service: Service) -> str:
     if not service.is_full:
-        return _("All workers of {queue} are busy.").format(queue=service.queue)
+        return _("All workers of {queue} are busy.").format(queue=strong(service.queue))
     text = ngettext("The only worker of {queue} is busy.", "All {count} workers of {queue} are busy.", service.busy)
-    return text.format(queue=service.queue, count=number(service.busy))
+    return text.format(queue=strong(service.queue), count=number(service.busy))
 
 
 def _count_ahead(look: _Look) -> int:
@@ -325,7 +332,7 @@ def _overdue(look: _Look) -> str:
     if age < _OVERDUE_SECONDS:
         return ""
     text = _("That was {age} ago, and no worker of {queue} has looked, so it is to be made ready.")
-    return paragraph(text.format(age=duration(age), queue=look.node.queue), look.sweep_does_that())
+    return paragraph(text.format(age=duration(age), queue=strong(look.node.queue)), look.sweep_does_that())
 
 
 # Settled --------------------------------------------------------------------------------------------------------------
@@ -371,7 +378,7 @@ def _why_cancelled(look: _Look) -> str:
     dependency = read_dependency(node.error or "")
     if dependency is not None:
         name, state = dependency
-        return _("Cancelled because {step} was {state}.").format(step=name, state=StepState(state).label)
+        return _("Cancelled because {step} was {state}.").format(step=strong(name), state=StepState(state).label)
     if look.cancelled_at is not None and node.error == (look.cancel_reason or BY_RUN):
         reason = read_reason(look.cancel_reason)
         return how_run_cancelled(reason.who, first_line(reason.why), look.clock(look.cancelled_at), of_step=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -12,6 +13,9 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _HOURS_UP_TO = 2 * _DAY
 _SENTENCE_ENDS = (".", "!", "?", "…")
 LINE_LENGTH = 300
+_STRONG, _END = "\ufdd0", "\ufdd1"
+"""Code points that no text has, for programs' own use: what stands between them is what a sentence is about."""
+_PARTS = re.compile(f"{_STRONG}([^{_END}]*){_END}")
 
 
 def clock(moment: datetime | None, *, now: datetime | None = None) -> str:
@@ -71,3 +75,18 @@ def closed(text: str) -> str:
 def paragraph(*sentences: str) -> str:
     """The sentences that there are, one after the other."""
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def strong(text: str) -> str:
+    """What a sentence is about, for pages that make it stand out."""
+    return f"{_STRONG}{text}{_END}"
+
+
+def plain(text: str) -> str:
+    """The sentence as text alone."""
+    return text.replace(_STRONG, "").replace(_END, "")
+
+
+def parts(text: str) -> list[tuple[str, bool]]:
+    """The sentence in pieces, each with whether it stands out."""
+    return [(plain(piece), bool(place % 2)) for place, piece in enumerate(_PARTS.split(text)) if piece]

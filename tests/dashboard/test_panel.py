@@ -149,3 +149,19 @@ def test_who_sees_less_is_told_which_permission_shows_more() -> None:
     for secret in ("secret", "hidden", "told"):
         assert f"&quot;{secret}&quot;" not in shown
     assert panel_of(client_with(*ALL), node).needed == []
+
+
+def test_what_sentences_are_about_stands_out_and_their_text_is_the_same(reader: Client) -> None:
+    node = tried_step()
+    WorkflowNode.objects.filter(pk=node.pk).update(name="<b>", n_out=0)
+    node.run.state = "failed"
+    node.run.save(update_fields={"state"})
+    node.refresh_from_db()
+
+    answer = page_of(reader, node)
+
+    header = answer.context["page"].header
+    assert "".join(text for text, _is_strong in header.said) == header.headline == node.run.headline()
+    assert header.said[0] == ("<b>", True)
+    assert "<strong>&lt;b&gt;</strong> was discarded after 3 attempts" in answer.content.decode()
+    assert "".join(text for text, _is_strong in answer.context["page"].panel.why) == node.explain()

@@ -74,7 +74,9 @@ function showHead(run) {
   look(find("[data-run-state]"), run.shape);
   look(find("[data-headline]"), run.tone);
   put(find("[data-run-state] span"), run.label);
-  put(find("[data-headline]"), run.headline);
+  const headline = find("[data-headline]");
+  if (headline.textContent !== run.headline)
+    headline.replaceChildren(...run.said.map(([text, isStrong]) => (isStrong ? element("strong", {}, text) : text)));
   put(find("[data-cost] .b-figure"), run.cost);
   put(find("[data-attempts] .b-figure"), number(run.attempts));
   put(find("[data-progress] .b-figure"), run.bar.done);

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 PROBE = Path(__file__).with_name("probe.js")
 PATIENCE_MS = 30_000.0
 SIZE: Any = {"width": 1440, "height": 900}
+WHERE = """() => {
+    const {x, y, width, height} = document.querySelector("#b-graph .b-nodes").getBoundingClientRect();
+    return [x, y, width, height].map(Math.round).join(" ");
+}"""
+"""Where the picture is on the screen."""
 
 
 @contextlib.contextmanager
@@ -114,7 +119,7 @@ def zoom_and_pan(page: Page) -> None:
     """Zoom by wheel and by keys, and drag the picture about."""
     area = page.locator("[data-graph]").bounding_box()
     assert area is not None
-    seen = {page.get_attribute("#b-graph", "viewBox")}
+    seen = {page.evaluate(WHERE)}
     x, y = area["x"] + area["width"] / 2, area["y"] + min(area["height"], 600) / 2
     page.mouse.move(x, y)
     page.keyboard.down("Control")
@@ -122,13 +127,13 @@ def zoom_and_pan(page: Page) -> None:
         for _ in range(8):
             page.mouse.wheel(0, way * 60)
             page.wait_for_timeout(16)
-        seen.add(page.get_attribute("#b-graph", "viewBox"))
+        seen.add(page.evaluate(WHERE))
     page.keyboard.up("Control")
     page.locator("#b-graph [tabindex='0']").first.focus()
     for key in "++++----0++":
         page.keyboard.press(key)
         page.wait_for_timeout(30)
-    seen.add(page.get_attribute("#b-graph", "viewBox"))
+    seen.add(page.evaluate(WHERE))
     page.mouse.move(area["x"] + 6, area["y"] + 6)
     page.mouse.down()
     for way in (1, -1):

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from benchmarks.cluster import ROOT
 from benchmarks.environment import LAYER_VARIABLE
+from benchmarks.workloads import check_equal
 
 IN_HAND = 8
 """How many steps execute at once."""
@@ -40,7 +41,8 @@ _SETTLE_MANY = """
 """
 # The database itself says when it committed what last changed a row.
 _SETTLED_AT = """
-    SELECT id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float FROM baton_workflownode WHERE id = ANY (%s)
+    SELECT id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float FROM baton_workflownode
+    WHERE id = ANY (%s) AND state = 'completed'
 """
 # As a re-run does: what was settled is ready again, and what still waits for it waits for one more.
 _AGAIN = """
@@ -144,8 +146,9 @@ def change_one_by_one(queue: str, rate: float, seconds: float, *, again: bool) -
         settle()
     with connection.cursor() as cursor:
         cursor.execute(_SETTLED_AT, [list(settled)])
-        changes += [(node_id, SETTLE, at) for node_id, at in cursor.fetchall()]
-    return changes
+        rows = cursor.fetchall()
+    check_equal("steps that completed", len(rows), len(settled))
+    return changes + [(node_id, SETTLE, at) for node_id, at in rows]
 
 
 def change_many(queue: str, rate: float, seconds: float) -> list[tuple[int, str, float]]:

@@ -91,26 +91,26 @@
     return shown.size;
   };
 
-  // Give every cell of the picture another state, as one message of four hundred steps would; milliseconds until it
-  // is painted.
-  probe.restyle = async (address, states) => {
-    const { paint } = await import(address);
+  // Give every cell of a group another state, as the page's modules tell each other; milliseconds until it is painted.
+  probe.restyle = async (states) => {
+    const page = document.querySelector(".baton.b-page[data-run]");
     const group = document.querySelector("[data-members]");
-    const [first] = idsOf(group);
-    const count = statesOf(group).length;
+    const ids = idsOf(group);
     const took = [];
     let version = 1000;
     for (const state of states) {
       version += 1;
+      const detail = ids.map((id) => ({ id, name: `bench${id}`, state, version, label: state }));
       await new Promise((resolve) => {
         requestAnimationFrame(() => {
           const began = performance.now();
-          for (let at = 0; at < count; at += 1) paint({ id: first + at, name: `bench${at}`, state, version, label: state });
+          page.dispatchEvent(new CustomEvent("baton:steps", { detail }));
           afterPaint(() => resolve(took.push(performance.now() - began)));
         });
       });
+      if (statesOf(group).some((each) => each !== state)) throw new Error("The cells were not painted.");
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
-    return { count, took };
+    return { count: ids.length, took };
   };
 })();

@@ -1,7 +1,7 @@
 """A process that holds many pages of a run open, as far as the server can tell.
 
 Each has its socket, asks what changed every quarter of a minute, and asks for the picture again where something did, at
-most so often as ``graph.js`` does. They are opened one after the other, as people do. What a socket brings is counted.
+most so often as ``visit.js`` does. They are opened one after the other, as people do. What a socket brings is counted.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ JITTER = 0.3
 REPORT_SECONDS = 0.1
 START_SECONDS = 60.0
 _TEXT, _CLOSE, _PING, _PONG = 1, 8, 9, 10
-_EVERY = re.compile(r"const REFRESH_MS = ([\d_]+);")
-_SHARE = re.compile(r"Math\.max\(REFRESH_MS, (\d+) \* ")
+_HOW_OFTEN = re.compile(r"\[SOON, SOON_TIMES, REST, REST_TIMES\] = \[([\d_, ]+)\]")
 _AS_OF = re.compile(r'data-as-of="([^"]+)"')
 
 
@@ -178,7 +177,7 @@ class Reader:
             await asyncio.sleep(ASK_SECONDS * (1 - JITTER * random.random()))
 
     async def _renew(self) -> None:
-        every, share = how_often()
+        every, times = how_often()
         pause = every
         while True:
             await self.changed.wait()
@@ -187,16 +186,17 @@ class Reader:
             began = time.monotonic()
             await self._get()
             self.counts.pictures += 1
-            pause = max(every, share * (time.monotonic() - began))
+            pause = max(every, times * (time.monotonic() - began))
 
 
 def how_often() -> tuple[float, float]:
-    """How long a page waits at least before it asks for the picture again, in seconds and in times of the last time."""
-    script = (ROOT / "baton" / "static" / "baton" / "js" / "graph.js").read_text(encoding="utf-8")
-    every, share = _EVERY.search(script), _SHARE.search(script)
-    if every is None or share is None:
-        raise RuntimeError("graph.js says in other words how often it asks for the picture: tell readers.py")
-    return float(every[1].replace("_", "")) / 1000, float(share[1])
+    """How long a page waits before it asks for itself again: in seconds, and in times of what that took."""
+    script = (ROOT / "baton" / "static" / "baton" / "js" / "visit.js").read_text(encoding="utf-8")
+    found = _HOW_OFTEN.search(script)
+    if found is None:
+        raise RuntimeError("visit.js says in other words how often a page is asked for again: tell readers.py")
+    _, _, every, times = (float(number.replace("_", "")) for number in found[1].split(","))
+    return every / 1000, times
 
 
 def _frame(kind: int, payload: bytes) -> bytes:

@@ -50,7 +50,10 @@ _READY = """
     WHERE run_id = %s AND state = 'pending' AND remaining = 0
 """
 
-_BEGUN = "UPDATE baton_workflowrun SET inserted_at = now() - interval '10 min' WHERE id = %s"
+_BEGUN = (
+    "UPDATE baton_workflowrun SET inserted_at = now() - interval '10 min' WHERE id = %s",
+    "UPDATE baton_workflownode SET changed_at = now() - interval '10 min' WHERE run_id = %s AND state = 'pending'",
+)
 
 _CALLS = """
     INSERT INTO baton_stepstat (run_id, node_id, once_key, key, workflow_name, step_name, step, attempt, from_ledger,
@@ -85,7 +88,12 @@ def fan(name: str, pages: int, *, after: int = 0) -> WorkflowRun:
     """One step, so many that wait for it, one that waits for them, and some after it; 60 of 100 ended, with calls."""
     workflow = _fan(name, pages)
     for number in range(after):
-        workflow.add(f"after{number}", steps.hop, deps=[f"after{number - 1}" if number else "merge"], queue=name)
+        workflow.add(
+            f"after{number}",
+            steps.seed.bind(number=number),
+            deps=[f"after{number - 1}" if number else "merge"],
+            queue=name,
+        )
     run = workflow.insert()
     ended = pages * 6 // 10
     names = [f"page[{number}]" for number in range(pages)]
@@ -143,7 +151,7 @@ def _layered(name: str, layers: int, width: int) -> Workflow:
     for layer in range(layers):
         for place in range(width):
             before = (f"s{layer - 1}_{place}", f"s{layer - 1}_{(place + 1) % width}") if layer else ()
-            workflow.add(f"s{layer}_{place}", steps.hop, deps=dict.fromkeys(before), queue=name)
+            workflow.add(f"s{layer}_{place}", steps.seed.bind(number=place), deps=dict.fromkeys(before), queue=name)
     return workflow
 
 
@@ -161,7 +169,7 @@ def _bring_on(
     names, found, attempts = (list(column) for column in zip(*rows, strict=True))
     _sql(_FUNCTION)
     _sql(_SETTLE, [names, found, attempts, len(rows), run.pk])
-    for statement in (_WAITING, _READY, _BEGUN):
+    for statement in (_WAITING, _READY, *_BEGUN):
         _sql(statement, [run.pk])
     run.refresh_from_db()
 

@@ -124,7 +124,7 @@ def addresses(runs: dict[str, Any]) -> dict[str, str]:
         return reverse("admin:baton_workflowrun_change", args=[runs[run].pk]) + "?" + urlencode(words)
 
     return {
-        "run-graph": page("run", step="assess[gpt-5-mini]"),
+        "run-graph": page("run", step="assess[gpt-5]"),
         "run-timeline": page("run", view="timeline"),
         "fan-out-graph": page("fan-out"),
         "fan-out-timeline": page("fan-out", view="timeline"),

@@ -17,7 +17,6 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import get_script_prefix
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
-from django.utils.translation import gettext as _
 
 from baton.conf import get_settings
 from baton.dashboard.header import header_of
@@ -170,7 +169,7 @@ def head_of(run: WorkflowRun) -> dict[str, Any]:
         "is_over": header.is_over,
         "took": header.took,
         "bar": {
-            "done": _("%(done)s of %(total)s") % {"done": bar.completed, "total": bar.total},
+            "done": bar.done,
             "parts": [asdict(part) for part in bar.parts],
             "label": bar.label,
             "rest": bar.rest,

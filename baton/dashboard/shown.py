@@ -46,6 +46,11 @@ class Bar:
     rest: str
     """The counts that matter most besides what completed, in words."""
 
+    @property
+    def done(self) -> str:
+        """How many of how many have completed, in words."""
+        return _("{done} of {total}").format(done=number(self.completed), total=number(self.total))
+
     @classmethod
     def of(cls, states: Mapping[str, int]) -> Bar:
         """A bar of counts by state."""

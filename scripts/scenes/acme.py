@@ -15,7 +15,7 @@ from typing import Any
 from baton import Discard, StepContext, Workflow, llm, step
 from baton.models import WorkflowRun
 
-CLAUDE, GPT, GEMINI = "claude-haiku-4-5", "gpt-5-mini", "gemini-exp"
+CLAUDE, GPT, GEMINI = "claude-haiku-4-5", "gpt-5", "gemini-exp"
 """Of the last nobody has told the price."""
 SOURCES = [f"[{number}] Reuters, 3 Nov: revenue of Acme up {number} %" for number in range(1, 15)]
 ANSWER = {"grades": [{"source": 1, "weight": 0.9, "claim": "Revenue up 12 %"}, {"source": 2, "weight": 0.4}]}
@@ -91,9 +91,10 @@ def brief(key: str = "brief:acme-q4", *, hangs: bool = False) -> WorkflowRun:
     workflow.add("search_web", search.bind(1.2), deps=["plan"])
     workflow.add("search_papers", search_papers.bind(3.0), deps=["plan"], model=CLAUDE)
     workflow.add("search_internal", search.bind(0.6), deps=["plan"])
-    for model, seconds in ((CLAUDE, 4.0), (GPT, 6.0), (GEMINI, 5.0)):
-        workflow.add(f"assess[{model}]", assess.bind(seconds, hangs=hangs and model == GPT), deps=searches, model=model)
-    workflow.add("synthesis", synthesize.bind(3.0), deps=[f"assess[{m}]" for m in (CLAUDE, GPT, GEMINI)], model=CLAUDE)
+    assessments = {"assess[claude]": (CLAUDE, 4.0), "assess[gpt-5]": (GPT, 6.0), "assess[gemini]": (GEMINI, 5.0)}
+    for name, (model, seconds) in assessments.items():
+        workflow.add(name, assess.bind(seconds, hangs=hangs and model == GPT), deps=searches, model=model)
+    workflow.add("synthesis", synthesize.bind(3.0), deps=list(assessments), model=CLAUDE)
     workflow.add("publish", publish.bind(0.4), deps=["synthesis"])
     return workflow.insert()
 

@@ -12,7 +12,7 @@ from itertools import combinations, pairwise
 from time import process_time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baton.dashboard.graph.critical import critical_path
@@ -38,6 +38,21 @@ def points_of(path):
         y += {"v": steps[0], "h": 0}.get(letter, steps[-1])
         points.append((x, y))
     return points
+
+
+def course_of(path):
+    """Points all along a path."""
+    starts = points_of(path)
+    for (letter, numbers), (x, y), end in zip(_PART.findall(path)[1:], starts, starts[1:], strict=False):
+        steps = [int(number) for number in numbers.split()]
+        knees = [(steps[0], steps[1]), (steps[2], steps[3])] if letter == "c" else [(0, 0), (end[0] - x, end[1] - y)]
+        (one, two), (dx, dy) = knees, (end[0] - x, end[1] - y)
+        for t in (part / 16 for part in range(17)):
+            weights = 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2, t**3
+            yield tuple(
+                start + sum(w * k for w, k in zip(weights, ks, strict=True))
+                for start, ks in ((x, (one[0], two[0], dx)), (y, (one[1], two[1], dy)))
+            )
 
 
 both_directions = pytest.mark.parametrize("direction", ["down", "right"])
@@ -94,6 +109,17 @@ def test_paths_begin_and_end_at_their_nodes(graph, direction):
             box = layout.boxes[index]
             assert box.x - 5 <= x <= box.x + box.width + 5
             assert box.y - 5 <= y <= box.y + box.height + 5
+
+
+@settings(max_examples=40)
+@given(rows(), st.sampled_from(["down", "right"]))
+def test_edges_go_round_the_nodes_that_they_do_not_join(graph, direction):
+    layout = plan_of(graph, direction=direction).layout
+
+    for route in layout.routes:
+        others = [box for index, box in enumerate(layout.boxes) if index not in (route.source, route.target)]
+        for x, y in course_of(route.path):
+            assert not [b for b in others if b.x < x < b.x + b.width and b.y < y < b.y + b.height]
 
 
 @given(rows())

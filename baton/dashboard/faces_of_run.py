@@ -203,7 +203,8 @@ def _steps_and_cells(
         return _read_steps(steps if alone else ()), counted_cells(nodes, parts, now)
     nothing = {f"no_{name}": Value(None, output_field=kind()) for name, kind in _OF_A_STEP.items()}
     cells = _cell_rows(nodes, parts).annotate(**nothing)
-    rows = list(cells.values_list("code", "state", *_COUNTED, *nothing).union(steps, all=True))
+    # From Django 6.1 a union has the model's order again.
+    rows = list(cells.values_list("code", "state", *_COUNTED, *nothing).union(steps, all=True).order_by())
     # Codes of steps are negative.
     is_step = [row[0] is not None and row[0] < 0 for row in rows]
     return (

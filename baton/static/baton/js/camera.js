@@ -1,109 +1,103 @@
 // What of the picture is to be seen: its size on the page, and how far it is scrolled. The plain wheel is the page's.
 
+import { find } from "./dom.js";
+
 export const FACTOR = 1.25;
 const [LEAST, MOST, READABLE] = [0.25, 2, 0.75];
 const TALLEST = 0.86; // of the window
 const between = (low, value, high) => Math.min(high, Math.max(low, value));
 
-export class Camera {
-  #scale = 1;
-  #pointers = new Map();
-  #isDragged = false;
+const box = find("[data-graph]");
+const svg = find("#b-graph");
+const pointers = new Map();
+let scale = 1;
+let isDragged = false;
 
-  // `dragged` is called where the reader begins to drag.
-  constructor(box, svg, dragged) {
-    Object.assign(this, { box, svg, dragged });
-    new ResizeObserver(() => this.show()).observe(box);
-    for (const kind of ["pointerdown", "pointermove", "pointerup", "pointercancel"]) {
-      box.addEventListener(kind, (event) => this.#point(event, kind));
-    }
-    box.addEventListener("dragstart", (event) => event.preventDefault());
-    box.addEventListener("click", (event) => this.#isDragged && event.detail && event.preventDefault());
-    box.addEventListener("wheel", (event) => {
-      if (!event.ctrlKey && !event.metaKey) return;
-      event.preventDefault();
-      this.zoom(between(1 / FACTOR, FACTOR ** (-event.deltaY / 60), FACTOR), event);
-    }, { passive: false });
-  }
+export function show() {
+  const { width, height } = svg.viewBox.baseVal;
+  svg.setAttribute("width", width * scale);
+  svg.setAttribute("height", height * scale);
+  const usual = height * between(READABLE, box.clientWidth / width, 1);
+  box.style.height = `${between(200, usual, Math.max(420, innerHeight * TALLEST))}px`;
+}
 
-  show() {
-    const { width, height } = this.svg.viewBox.baseVal;
-    this.svg.setAttribute("width", width * this.#scale);
-    this.svg.setAttribute("height", height * this.#scale);
-    const usual = height * between(READABLE, this.box.clientWidth / width, 1);
-    this.box.style.height = `${between(200, usual, Math.max(420, innerHeight * TALLEST))}px`;
-  }
+function fitting() {
+  const { width, height } = svg.viewBox.baseVal;
+  return Math.min(1, box.clientWidth / width, box.clientHeight / height);
+}
 
-  get #fitting() {
-    const { width, height } = this.svg.viewBox.baseVal;
-    return Math.min(1, this.box.clientWidth / width, this.box.clientHeight / height);
-  }
+export const fit = () => zoom(fitting() / scale);
 
-  fit() {
-    this.zoom(this.#fitting / this.#scale);
-  }
+// What is in the middle stays there, or what is at a point.
+export function zoom(factor, point) {
+  const { left, top, width, height } = box.getBoundingClientRect();
+  const [x, y] = point ? [point.clientX - left, point.clientY - top] : [width / 2, height / 2];
+  const larger = between(Math.min(LEAST, fitting()), scale * factor, MOST) / scale;
+  const [toLeft, toTop] = [(box.scrollLeft + x) * larger - x, (box.scrollTop + y) * larger - y];
+  scale *= larger;
+  show();
+  box.scrollTo(toLeft, toTop);
+}
 
-  // What is in the middle stays there, or what is at a point.
-  zoom(factor, { clientX, clientY } = {}) {
-    const { box } = this;
-    const frame = box.getBoundingClientRect();
-    const x = clientX === undefined ? box.clientWidth / 2 : clientX - frame.left;
-    const y = clientY === undefined ? box.clientHeight / 2 : clientY - frame.top;
-    const scale = between(Math.min(LEAST, this.#fitting), this.#scale * factor, MOST);
-    const larger = scale / this.#scale;
-    const [left, top] = [(box.scrollLeft + x) * larger - x, (box.scrollTop + y) * larger - y];
-    this.#scale = scale;
-    this.show();
-    box.scrollTo(left, top);
-  }
+// All of it, but never too small to read; then what matters is in the middle.
+export function first(node) {
+  show();
+  scale = Math.max(READABLE, fitting());
+  show();
+  if (node) bring(node, true);
+}
 
-  // All of it, but never too small to read; then what matters is in the middle.
-  first(node) {
-    this.show();
-    this.#scale = Math.max(READABLE, this.#fitting);
-    this.show();
-    if (node) this.bring(node, true);
-  }
+// Bring a node into view: into the middle where it is outside, or always.
+export function bring(node, isAlways = false) {
+  const [here, frame] = [node, box].map((each) => each.getBoundingClientRect());
+  const x = here.left - frame.left + (here.width - frame.width) / 2;
+  const y = here.top - frame.top + (here.height - frame.height) / 2;
+  const isSeen = 2 * Math.abs(x) <= frame.width - here.width && 2 * Math.abs(y) <= frame.height - here.height;
+  if (isAlways || !isSeen) box.scrollBy(x, y);
+}
 
-  // Bring a node into view: into the middle where it is outside, or always.
-  bring(node, isAlways = false) {
-    const [here, frame] = [node, this.box].map((each) => each.getBoundingClientRect());
-    const isSeen = here.left >= frame.left && here.right <= frame.right && here.top >= frame.top && here.bottom <= frame.bottom;
-    if (isSeen && !isAlways) return;
-    this.box.scrollBy((here.left + here.right - frame.left - frame.right) / 2, (here.top + here.bottom - frame.top - frame.bottom) / 2);
-  }
+new ResizeObserver(show).observe(box);
 
-  // One pointer drags, two pinch.
-  #point(event, kind) {
-    const { pointerId, clientX, clientY } = event;
-    if (kind === "pointerdown") {
-      if (event.button || (event.pointerType === "mouse" && event.target.closest("text"))) return;
-      this.#pointers.set(pointerId, event);
-      this.#isDragged = false;
-    } else if (kind !== "pointermove") {
-      this.#pointers.delete(pointerId);
-      this.box.classList.remove("b-dragging");
-    } else if (this.#pointers.has(pointerId)) {
-      const last = this.#pointers.get(pointerId);
-      const [x, y] = [last.clientX - clientX, last.clientY - clientY];
-      if (!this.#isDragged && Math.hypot(x, y) < 4) return;
-      if (!this.#isDragged) this.#begin(pointerId);
-      const before = this.#spread();
-      this.#pointers.set(pointerId, event);
-      if (before) this.zoom(this.#spread() / before, event);
-      else this.box.scrollBy(x, y);
-    }
+// One pointer drags, two pinch; text stays to be selected.
+box.addEventListener("pointerdown", (event) => {
+  if (event.button || (event.pointerType === "mouse" && event.target.closest("text"))) return;
+  pointers.set(event.pointerId, event);
+  isDragged = false;
+});
+box.addEventListener("pointermove", (event) => {
+  const last = pointers.get(event.pointerId);
+  if (!last) return;
+  const [x, y] = [last.clientX - event.clientX, last.clientY - event.clientY];
+  if (!isDragged) {
+    if (Math.hypot(x, y) < 4) return;
+    isDragged = true;
+    box.setPointerCapture(event.pointerId);
+    box.classList.add("b-dragging");
+    find("[data-follow]").checked = false;
   }
+  const before = spread();
+  pointers.set(event.pointerId, event);
+  if (before) zoom(spread() / before, event);
+  else box.scrollBy(x, y);
+});
+for (const kind of ["pointerup", "pointercancel"]) {
+  box.addEventListener(kind, ({ pointerId }) => {
+    pointers.delete(pointerId);
+    box.classList.remove("b-dragging");
+  });
+}
+box.addEventListener("dragstart", (event) => event.preventDefault());
+// Whoever has dragged, or selected a name, has not chosen it.
+box.addEventListener("click", (event) => {
+  if (event.detail && (isDragged || !getSelection().isCollapsed)) event.preventDefault();
+});
+box.addEventListener("wheel", (event) => {
+  if (!event.ctrlKey && !event.metaKey) return;
+  event.preventDefault();
+  zoom(between(1 / FACTOR, FACTOR ** (-event.deltaY / 60), FACTOR), event);
+}, { passive: false });
 
-  #begin(pointerId) {
-    this.#isDragged = true;
-    this.box.setPointerCapture(pointerId);
-    this.box.classList.add("b-dragging");
-    this.dragged();
-  }
-
-  #spread() {
-    const [one, two] = [...this.#pointers.values()];
-    return two ? Math.hypot(one.clientX - two.clientX, one.clientY - two.clientY) : 0;
-  }
+function spread() {
+  const [one, two] = [...pointers.values()];
+  return two && Math.hypot(one.clientX - two.clientX, one.clientY - two.clientY);
 }

@@ -1,48 +1,43 @@
 // The graph under pointer and keys, repainted with what changes. Without it the picture stands still, with its links.
 
-import { Camera, FACTOR } from "./camera.js";
-import { all, find, on, root } from "./dom.js";
-import { Picture } from "./picture.js";
+import * as camera from "./camera.js";
+import { all, drawn, find, look, on, put, root, stateOf } from "./dom.js";
+import * as picture from "./picture.js";
 import { visit } from "./visit.js";
+import { word } from "./words.js";
 
-const WIDE = 1200;
+const SETTLED = ["completed", "discarded", "cancelled"];
+const WORST_FIRST = ["discarded", "retryable", "executing", "snoozed", "available", "pending", "cancelled", "completed"];
+const WIDE = 1200; // enough for a long chain
+const [WIDTH, HEIGHT] = [200, 52]; // of a step, as graph.css has it
 
-const box = find("[data-graph]");
-const picture = new Picture(box);
-const { svg } = picture;
-const [critical, follow, tip, label] = ["critical", "follow", "tip", "cell-label"].map((name) => find(`[data-${name}]`));
-const camera = new Camera(box, svg, () => (follow.checked = false));
-
+const [box, critical, follow, tip, label] = ["graph", "critical", "follow", "tip", "cell-label"].map((name) => find(`[data-${name}]`));
+const svg = find("#b-graph");
 let current = null; // the one node that Tab reaches
 let cell = null; // where the keys are in its cells
 let hovered = null;
 let concerned = null; // what a question is about
-let isDown = picture.isDown;
+let wasDown = picture.isDown();
 
-function read() {
+function begin() {
   for (const node of picture.nodes) node.setAttribute("tabindex", "-1");
-  current = picture.find(current?.id) ?? svg.querySelector(".b-selected") ?? picture.nodes[0];
+  current = picture.byId(current?.id) ?? svg.querySelector(".b-selected") ?? picture.nodes[0];
   current?.setAttribute("tabindex", "0");
   svg.classList.toggle("b-no-critical", !critical.checked);
   ink();
-  picture.squeeze();
 }
 
 const lively = () => ["executing", "discarded", "retryable"].map((each) => svg.querySelector(`.b-node.b-${each}`)).find(Boolean);
-const first = () => camera.first(svg.querySelector(".b-selected") ?? lively() ?? picture.find(svg.dataset.look));
+const first = () => camera.first(svg.querySelector(".b-selected") ?? lively() ?? picture.byId(svg.dataset.look));
 
-on("steps", (steps) => {
-  const begun = steps.filter((step) => picture.paint(step));
-  if (follow.checked && begun.length) camera.bring(picture.find(`b-n-${begun.at(-1).id}`));
-});
 on("refreshed", () => {
   const before = new Set(picture.nodes);
+  camera.show();
   picture.read();
   for (const node of picture.nodes) node.classList.toggle("b-new", !before.has(node));
-  camera.show();
-  if (isDown !== picture.isDown) first();
-  isDown = picture.isDown;
-  read();
+  if (wasDown !== picture.isDown()) first();
+  wasDown = picture.isDown();
+  begin();
   if (cell !== null) enter(cell);
 });
 on("concerns", (names) => {
@@ -50,14 +45,58 @@ on("concerns", (names) => {
   ink();
 });
 
-// The pointer --------------------------------------------------------------------------------------------------------
+// Painting ---
+
+on("steps", (steps) => {
+  for (const step of steps) {
+    const { cell: use, share } = picture.cellOf(step.id);
+    // What the others are that share the cell, only the server knows; what is worse is shown at once.
+    const isWorse = use && WORST_FIRST.indexOf(step.state) < WORST_FIRST.indexOf(picture.shownIn(use));
+    if (isWorse || share === 1) use.setAttribute("href", `#b-c-${step.state}`);
+    const node = picture.byId(`b-n-${step.id}`);
+    if (node) paint(node, step);
+  }
+});
+
+function paint(node, step) {
+  const was = stateOf(node);
+  if (was !== step.state) {
+    look(node, step.state, "b-i-");
+    node.setAttribute("aria-label", node.getAttribute("aria-label").replace(`: ${word(was)}.`, `: ${word(step.state)}.`));
+    for (const [path] of picture.leading(node.id)) {
+      if (path.closest(".b-cause")) continue;
+      path.classList.toggle("b-settled", SETTLED.includes(step.state));
+      path.classList.toggle("b-waiting", !SETTLED.includes(step.state));
+    }
+    if (follow.checked && step.state === "executing") camera.bring(node);
+  }
+  if (step.is_brief) return;
+  const part = (name, tag, attributes, isThere) => {
+    let found = node.querySelector(`.${name}`);
+    if (!isThere) return found?.remove();
+    if (!found) node.append((found = drawn(tag, { class: name, ...attributes })));
+    return found;
+  };
+  const time = part("b-time", "text", {}, step.ran);
+  put(time, step.ran);
+  if (step.started_at) time.dataset.since = step.started_at;
+  else delete time?.dataset.since;
+  // At the foot how far it is, or that it moves where nobody knows.
+  const bar = part("b-bar", "rect", { x: 2, y: HEIGHT - 5, height: 3, rx: 1.5 }, step.state === "executing");
+  const { current: done, total } = step.progress ?? {};
+  const isKnown = total > 0;
+  bar?.classList.toggle("b-moving", !isKnown);
+  bar?.setAttribute("width", (WIDTH - 4) * (isKnown ? Math.min(1, Math.max(0, done / total)) : 0.4));
+}
+
+// The pointer ---
 
 let inking = 0;
 
 function ink() {
-  const focused = document.activeElement.matches("#b-graph :focus-visible") ? current : null;
+  const focused = document.activeElement.matches("#b-graph :focus-visible") && current;
   const one = picture.nodes.includes(hovered) ? hovered : focused;
-  picture.ink(concerned ?? (one && [one]));
+  picture.ink(concerned ?? (one ? [one] : null));
 }
 
 function say(text) {
@@ -79,14 +118,14 @@ function hover(event) {
 
 for (const kind of ["pointermove", "pointerdown", "pointerleave"]) box.addEventListener(kind, hover);
 
-// The keys -----------------------------------------------------------------------------------------------------------
+// The keys ---
 
 const ARROWS = { ArrowDown: [0, 1], ArrowUp: [0, -1], ArrowRight: [1, 0], ArrowLeft: [-1, 0] };
 const KEYS = {
-  "+": () => camera.zoom(FACTOR),
-  "=": () => camera.zoom(FACTOR),
-  "-": () => camera.zoom(1 / FACTOR),
-  0: () => camera.fit(),
+  "+": () => camera.zoom(camera.FACTOR),
+  "=": () => camera.zoom(camera.FACTOR),
+  "-": () => camera.zoom(1 / camera.FACTOR),
+  0: camera.fit,
   c: () => critical.click(),
   f: () => follow.click(),
   "?": () => find("[data-keys-dialog]").showModal(),
@@ -102,21 +141,21 @@ box.addEventListener("keydown", (event) => {
 function onNodes(key) {
   if (key === " ") return () => enter(0);
   if (!ARROWS[key]) return undefined;
-  const [across, along] = isDown ? ARROWS[key] : ARROWS[key].toReversed();
+  const [across, along] = wasDown ? ARROWS[key] : ARROWS[key].toReversed();
   return () => (along ? picture.next(current, along < 0) : picture.beside(current, across))?.focus({ preventScroll: true });
 }
 
 function inCells(key) {
-  const last = picture.cells(current).length - 1;
+  const last = picture.cellsOf(current).length - 1;
   const [x, y] = ARROWS[key] ?? [];
-  const to = { Home: 0, End: last }[key] ?? cell + x + y * picture.columns(current);
+  const to = { Home: 0, End: last }[key] ?? cell + x + y * picture.columnsOf(current);
   if (!Number.isNaN(to)) return () => to >= 0 && to <= last && enter(to);
   if (key === "Enter") return () => visit(picture.addressOf(current, cell), { isByKey: true });
   return key === "Escape" || key === " " ? leave : undefined;
 }
 
 function enter(to) {
-  const use = picture.cells(current)[to];
+  const use = picture.cellsOf(current)[to];
   if (!use) return leave();
   cell = to;
   picture.mark(use);
@@ -130,9 +169,9 @@ function leave() {
   say("");
 }
 
-box.addEventListener("focusin", (event) => {
+box.addEventListener("focusin", ({ target }) => {
   current?.setAttribute("tabindex", "-1");
-  current = event.target.closest(".b-node") ?? current;
+  current = target.closest(".b-node");
   current.setAttribute("tabindex", "0");
   camera.bring(current);
   ink();
@@ -142,15 +181,15 @@ box.addEventListener("focusout", () => {
   ink();
 });
 
-// The tools ----------------------------------------------------------------------------------------------------------
+// The tools ---
 
 for (const hidden of all("[data-graph-zoom], [data-graph-option]")) hidden.hidden = false;
-root.addEventListener("click", (event) => {
-  const zoom = event.target.closest("[data-zoom]")?.dataset.zoom;
+root.addEventListener("click", ({ target }) => {
+  const zoom = target.closest("[data-zoom]")?.dataset.zoom;
   if (zoom) KEYS[{ in: "+", out: "-", fit: 0 }[zoom]]();
-  if (event.target.closest("[data-keys]")) KEYS["?"]();
+  if (target.closest("[data-keys]")) KEYS["?"]();
 });
-critical.addEventListener("change", read);
+critical.addEventListener("change", begin);
 follow.addEventListener("change", () => follow.checked && lively() && camera.bring(lively(), true));
 
 // A long chain that nobody chose a direction for goes by the width, which the server knows from this cookie alone: the
@@ -159,9 +198,9 @@ const width = `baton_wide=${Number(root.clientWidth >= WIDE)}`;
 const isKnown = () => document.cookie.split("; ").includes(width);
 if ("byWidth" in box.dataset && !isKnown()) {
   document.cookie = `${width}; path=/; max-age=31536000; samesite=lax`;
-  if (isKnown() && isDown === width.endsWith("1")) location.reload();
+  if (isKnown() && wasDown === width.endsWith("1")) location.reload();
 }
 
 box.classList.add("b-live-view");
 first();
-read();
+begin();

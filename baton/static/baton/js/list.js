@@ -1,6 +1,6 @@
 // The list of runs and the page Now, kept up to date. New runs are announced, not inserted: nothing moves.
 
-import { Live } from "./live.js";
+import { follow } from "./live.js";
 import { fetchPage, morph } from "./morph.js";
 import { number, word } from "./words.js";
 
@@ -58,4 +58,4 @@ function show(state) {
 }
 
 const { socket, asOf } = root.dataset;
-new Live({ socket, asOf, tell: hear, show, poll: refresh, pollSeconds: POLL_SECONDS }).start();
+follow({ socket, asOf, tell: hear, show, poll: refresh, seconds: POLL_SECONDS });

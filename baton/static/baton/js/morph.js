@@ -22,8 +22,9 @@ export function morph(old, fresh) {
   for (const { name, value } of fresh.attributes) {
     if (!KEPT.includes(name) && old.getAttribute(name) !== value) old.setAttribute(name, value);
   }
+  const twins = pairs(old, fresh);
   let place = old.firstChild;
-  for (const [twin, child] of pairs(old, fresh)) {
+  for (const [twin, child] of twins) {
     if (!twin) old.insertBefore(document.importNode(child, true), place);
     else {
       if (twin === place) place = place.nextSibling;

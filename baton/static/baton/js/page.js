@@ -1,7 +1,7 @@
 // A run's page, kept up to date by messages. Nothing the reader holds moves: scroll, selection, focus, open sections.
 
 import { all, drawn, element, find, look, on, put, root, STATES, stateOf, tell } from "./dom.js";
-import { Live, POLL_SECONDS } from "./live.js";
+import { follow, POLL_SECONDS } from "./live.js";
 import { renew } from "./visit.js";
 import { number, ticking, word } from "./words.js";
 
@@ -10,11 +10,13 @@ const ANNOUNCE_EVERY = 10_000;
 const MOST_IN_A_FRAME = 200;
 const MARKS = { executing: "▶", completed: "✓", discarded: "✕", cancelled: "⊘" };
 
-// Messages -----------------------------------------------------------------------------------------------------------
+// Messages ---
 
 const versions = new Map(); // by name: what is shown
 const waiting = new Map(); // by name: what is to be shown in the next frame
 const recent = new Map(); // by name: what was told since the server was asked for the page
+let failed = []; // names to be announced
+let paid = "";
 let head = null;
 let frame = 0;
 
@@ -33,6 +35,7 @@ function keep(step) {
   versions.set(step.name, step.version);
   waiting.set(step.name, step);
   recent.set(step.name, step);
+  if (step.state === "discarded") failed.push(step.name);
 }
 
 function apply() {
@@ -42,13 +45,13 @@ function apply() {
   if (head) showHead(head);
   head = null;
   if (!steps.length) return;
-  const failed = steps.filter((step) => step.state === "discarded");
-  if (failed.length === 1) announce(word("failed", { step: failed[0].name }));
-  else if (failed.length) announce(word("failed-many", { count: number(failed.length) }));
+  const [step, ...more] = failed;
+  if (step) announce(word(more.length ? "failed-many" : "failed", { step, count: number(failed.length) }));
+  failed = [];
   steps.forEach(showRow);
   tell("steps", steps);
   const panel = find("[data-panel]")?.dataset.step;
-  renew(steps.some((step) => step.name === panel));
+  renew(steps.some(({ name }) => name === panel));
 }
 
 // What the server had read may be older than what was told meanwhile.
@@ -68,29 +71,37 @@ function begin() {
   showTitle();
 }
 
-// The head and the table of steps, as far as messages tell; the rest comes with the page ------------------------------
+// The head and the table of steps, as far as messages tell; the rest comes with the page ---
 
 function showHead(run) {
+  const { bar: progress, label, headline, cost, attempts } = run;
   look(find("[data-run-state]"), run.shape);
   look(find("[data-headline]"), run.tone);
-  put(find("[data-run-state] span"), run.label);
-  const headline = find("[data-headline]");
-  if (headline.textContent !== run.headline)
-    headline.replaceChildren(...run.said.map(([text, isStrong]) => (isStrong ? element("strong", {}, text) : text)));
-  put(find("[data-cost] .b-figure"), run.cost);
-  put(find("[data-attempts] .b-figure"), number(run.attempts));
-  put(find("[data-progress] .b-figure"), run.bar.done);
-  put(find("[data-progress] .b-below"), run.bar.rest);
-  const bar = find("[data-progress] .b-bar");
-  if (bar.getAttribute("aria-label") !== run.bar.label) {
-    bar.setAttribute("aria-label", run.bar.label);
-    const rects = run.bar.parts.map(({ state, x, width }) => drawn("rect", { class: `b-${state}`, x, width, height: 10 }));
-    bar.replaceChildren(...rects);
+  const sentence = find("[data-headline]");
+  if (sentence.textContent !== headline) {
+    sentence.replaceChildren(...run.said.map(([text, isStrong]) => (isStrong ? element("strong", {}, text) : text)));
   }
-  if (root.dataset.state !== run.state) announce(word("ended", { state: run.label }));
+  const texts = {
+    "[data-run-state] span": label,
+    "[data-progress] .b-figure": progress.done,
+    "[data-progress] .b-below": progress.rest,
+    "[data-cost] .b-figure": cost,
+    "[data-attempts] .b-figure": number(attempts),
+  };
+  for (const [selector, text] of Object.entries(texts)) put(find(selector), text);
+  const bar = find("[data-progress] .b-bar");
+  if (bar.getAttribute("aria-label") !== progress.label) {
+    bar.setAttribute("aria-label", progress.label);
+    bar.replaceChildren(
+      ...progress.parts.map(({ state, x, width }) => drawn("rect", { class: `b-${state}`, x, width, height: 10 })),
+    );
+  }
+  if (root.dataset.state !== run.state) announce(word("ended", { state: label }));
   root.dataset.state = run.state;
   showTitle();
-  renew(run.is_over);
+  const before = paid;
+  paid = JSON.stringify([cost, run.unpriced, run.meter, run.attempts_note]);
+  if (run.is_over || (before && paid !== before)) renew(run.is_over);
 }
 
 const title = document.title.split(" | ")[0];
@@ -103,7 +114,6 @@ function showTitle() {
 function showRow(step) {
   const row = find(`[data-steps] tr[data-step="${CSS.escape(step.name)}"]`);
   if (!row) return;
-  row.dataset.version = step.version;
   const part = (name) => row.querySelector(`[data-part=${name}]`);
   const badge = part("state").firstElementChild;
   if (stateOf(badge) !== step.state) offerToSort();
@@ -119,7 +129,7 @@ function offerToSort() {
   if (!find(".b-sort-again")) find(".b-tabs").append(element("a", { class: "b-sort-again", href: location.search, "data-own": "" }, word("sort")));
 }
 
-// The connection -----------------------------------------------------------------------------------------------------
+// The connection ---
 
 let live = null;
 let lostAt = 0;
@@ -178,7 +188,7 @@ function announce(text) {
   }, pause);
 }
 
-// Copying ------------------------------------------------------------------------------------------------------------
+// Copying ---
 
 root.addEventListener("click", async ({ target }) => {
   const button = target.closest("button[data-copy]");
@@ -196,15 +206,14 @@ root.addEventListener("click", async ({ target }) => {
   setTimeout(() => (button.textContent = usual), 2_000);
 });
 
-// Beginning ----------------------------------------------------------------------------------------------------------
+// Beginning ---
 
 begin();
 const { connection, changes, socket, asOf } = root.dataset;
 if (connection !== "finished" && changes) {
-  live = new Live({ socket, changes, asOf, tell: hear, show });
+  live = follow({ socket, changes, asOf, tell: hear, show });
   mark.dataset.own = "";
   mark.textContent = word("connecting");
   show("lost");
-  live.start();
   setInterval(tick, 1_000);
 }

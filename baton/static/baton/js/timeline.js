@@ -19,7 +19,7 @@ function secondAt(place) {
   return start + ((end - start) * (place - x)) / width;
 }
 
-// Zoom ---------------------------------------------------------------------------------------------------------------
+// Zoom ---
 
 let brush = null;
 
@@ -65,7 +65,7 @@ root.addEventListener("keydown", (event) => {
   if (zoom || row) event.preventDefault();
 });
 
-// Now ----------------------------------------------------------------------------------------------------------------
+// Now ---
 
 on("tick", (now) => {
   const line = find(".b-now-line");

@@ -43,7 +43,7 @@ export async function visit(address, { isBack = false, isByKey = false } = {}) {
   opener = before ? opener : document.activeElement;
   const fresh = await load(address).catch(() => location.assign(address));
   if (!fresh) return;
-  if (!isBack) history.pushState(null, "", address);
+  if (!isBack && `${address}` !== location.href) history.pushState(null, "", address);
   find(".b-sort-again")?.remove();
   take(fresh, true);
   const name = find("#b-panel-name");
@@ -112,5 +112,6 @@ addEventListener("popstate", () => visit(location.href, { isBack: true }));
 
 // Esc closes the panel.
 root.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && !event.defaultPrevented && event.target.matches(".b-columns :not(input)")) find(".b-close")?.click();
+  const isFree = event.target.matches(".b-columns :not(input, dialog *)") && !event.defaultPrevented;
+  if (event.key === "Escape" && isFree) find(".b-close")?.click();
 });

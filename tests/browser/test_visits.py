@@ -1,0 +1,85 @@
+"""Steps that open beside the graph, and what the page asks the server for again by itself."""
+
+from __future__ import annotations
+
+from playwright.sync_api import expect
+
+from baton import Workflow
+from tests import steps
+from tests.browser.stories import brief, ingest, page_of, perform
+
+LONG = 30_000
+
+
+def test_panels_open_without_loading_the_page_and_back_leads_back(open_page, viewer):
+    page = open_page(page_of(brief()), viewer)
+    page.evaluate("() => { window.notReloaded = true; }")
+    name = page.locator("#b-panel-name")
+
+    page.locator(".b-node[data-step=plan] .b-box").click()
+    expect(name).to_have_text("plan")
+    page.locator(".b-node[data-step=publish] .b-box").click()
+    expect(name).to_have_text("publish")
+
+    page.go_back()
+    expect(name).to_have_text("plan")
+    page.go_back()
+    expect(page.locator(".b-summary")).to_be_visible()
+    page.go_forward()
+    expect(name).to_have_text("plan")
+    page.locator(".b-close").click()
+    expect(page.locator(".b-summary")).to_be_visible()
+    assert page.evaluate("() => window.notReloaded === true")
+
+
+def test_links_open_in_other_windows_and_names_can_be_selected(open_page, viewer):
+    page = open_page(page_of(ingest(60)), viewer)
+
+    with page.context.expect_page() as opened:
+        page.locator(".b-node[data-step=merge] .b-box").click(button="middle")
+    assert opened.value.url.endswith("step=merge")
+    cells = page.locator(".b-cells").bounding_box()
+    assert cells is not None
+    page.mouse.move(cells["x"] + 17, cells["y"] + 5)
+    with page.context.expect_page() as opened:
+        page.mouse.click(cells["x"] + 17, cells["y"] + 5, button="middle")
+    assert opened.value.url.endswith("step=page%5B1%5D")
+
+    text = page.locator(".b-node[data-step=merge] .b-name").bounding_box()
+    assert text is not None
+    page.mouse.move(text["x"] + 1, text["y"] + 8)
+    page.mouse.down()
+    page.mouse.move(text["x"] + text["width"] - 1, text["y"] + 8, steps=4)
+    page.mouse.up()
+    assert page.evaluate("getSelection().toString()") == "merge"
+    assert "step=" not in page.url
+
+
+def test_rows_say_what_they_still_wait_for_and_keep_their_order(open_page, viewer):
+    workflow = Workflow("pair").add("a", steps.value).add("b", steps.value).add("last", steps.value, deps=["a", "b"])
+    run = workflow.insert()
+    page = open_page(page_of(run, "steps"), viewer)
+    expect(page.locator("[data-connection=open]")).to_be_visible(timeout=LONG)
+    waits = page.locator("tr[data-step=last] [data-part=now]")
+    before = page.locator("[data-steps] tbody a").all_inner_texts()
+    said = waits.inner_text()
+
+    perform(run, "a")
+
+    expect(waits).not_to_have_text(said, timeout=LONG)
+    assert page.locator("[data-steps] tbody a").all_inner_texts() == before
+    page.get_by_role("link", name="Order changed, sort again").click()
+    expect(page.locator("[data-steps] tbody a").first).not_to_have_text("a")
+
+
+def test_the_tools_are_those_of_the_run_that_has_ended(open_page, boss):
+    run = Workflow("single").add("only", steps.value).insert()
+    page = open_page(page_of(run), boss)
+    expect(page.locator("[data-connection=open]")).to_be_visible(timeout=LONG)
+    expect(page.get_by_role("link", name="Cancel run…")).to_be_visible()
+
+    perform(run, "only")
+
+    expect(page.locator("[data-connection=finished]")).to_be_visible(timeout=LONG)
+    expect(page.get_by_role("link", name="Cancel run…")).to_be_hidden(timeout=LONG)
+    expect(page.locator(".b-facts")).to_contain_text("Took")

@@ -45,13 +45,13 @@ def test_links_open_in_other_windows_and_names_can_be_selected(open_page, viewer
         page.mouse.click(cells["x"] + 17, cells["y"] + 5, button="middle")
     assert opened.value.url.endswith("step=page%5B1%5D")
 
-    text = page.locator(".b-node[data-step=merge] .b-name").bounding_box()
+    text = page.locator(".b-node[data-step=list] .b-name").bounding_box()
     assert text is not None
     page.mouse.move(text["x"] + 1, text["y"] + 8)
     page.mouse.down()
     page.mouse.move(text["x"] + text["width"] - 1, text["y"] + 8, steps=4)
     page.mouse.up()
-    assert page.evaluate("getSelection().toString()") == "merge"
+    assert page.evaluate("getSelection().toString()") == "list"
     assert "step=" not in page.url
 
 

@@ -6,8 +6,8 @@ import { fetchPage } from "./morph.js";
 export async function ask(address) {
   const fresh = await fetchPage(address).catch(() => null);
   const form = fresh?.querySelector("form[data-preview]");
-  // What was refused is said on the run's page, once: it is asked again, to be read there.
-  if (!form) return location.assign(address);
+  // What was refused is said on the run's page, once.
+  if (!form) return location.reload();
   const title = element("h2", { id: "b-asks-title" }, form.dataset.title);
   const dialog = element("dialog", { class: "b-dialog b-asks", "aria-labelledby": title.id }, title, document.adoptNode(form));
   root.append(dialog);

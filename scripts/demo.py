@@ -47,6 +47,11 @@ POLL_SECONDS = 0.1
 KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
 """Either of them makes ``--llm`` ask the real provider."""
 FAKE_DELAY_SECONDS = 0.3
+FAKE_SLOW_SECONDS = 10
+"""So slow are the models of the brief that is there to be watched."""
+FAKE_RETRY_SECONDS = 12
+ENCORE_SECONDS = 30
+"""After its end another one begins."""
 LEASE_SECONDS = 4
 ANSWERS_BEFORE_THE_KILL = 2
 
@@ -113,7 +118,8 @@ def play(stage: Stage, options: argparse.Namespace) -> None:
         raise DemoError("\n".join([*surprises, cluster.last_words()]))
     wait_for_web(stage, web, port)
     if not options.exit:
-        serve(stage, port)
+        encore = Encore(stage, options.topic, port)
+        serve(stage, port, between=encore.look)
 
 
 def play_llm(stage: Stage, options: argparse.Namespace) -> None:
@@ -341,12 +347,16 @@ def wait_for_web(stage: Stage, web: Process, port: int) -> None:
             stage.pause()
 
 
-def serve(stage: Stage, port: int) -> None:
-    """Leave everything running until Ctrl-C, which is how a demo ends."""
+def serve(stage: Stage, port: int, *, between: Callable[[], None] | None = None) -> None:
+    """Leave everything running until Ctrl-C, which is how a demo ends; between two looks something else may be done."""
+    if between is not None:
+        between()
     say(f"The admin is served at http://127.0.0.1:{port}/admin/ (user and password are above). Stop it with Ctrl-C.")
     try:
         while True:
             stage.pause()
+            if between is not None:
+                between()
     except StoppedError as stopped:
         if stopped.signum != signal.SIGINT:
             raise
@@ -355,6 +365,51 @@ def serve(stage: Stage, port: int) -> None:
 def say(text: str) -> None:
     """Print at once, also into a pipe."""
     print(text, flush=True)
+
+
+class Encore:
+    """Something to watch while the admin is served: a brief by models that take their time, and then another.
+
+    The models are always fake ones, whatever key there is: nobody asked for money to be spent.
+    """
+
+    def __init__(self, stage: Stage, topic: str, port: int) -> None:
+        from fake_llm import Failure, FakeProvider  # noqa: PLC0415 - on the path now
+        from research.llm_fake import answer  # noqa: PLC0415
+
+        busy = [Failure("refuse", status=429, retry_after=FAKE_RETRY_SECONDS, model="claude-haiku-4-5")]
+        provider = stage.enter(FakeProvider(answer=answer, delay=FAKE_SLOW_SECONDS, script=busy))
+        where = {"OPENAI_BASE_URL": provider.openai_url, "ANTHROPIC_BASE_URL": provider.url}
+        stage.start("qcluster", Q_CLUSTER_NAME="llm", **where, **dict.fromkeys(KEYS, "fake"))
+        self.topic, self.port = topic, port
+        self.run: WorkflowRun | None = None
+        self.next_look = 0.0
+        self.ended_at: float | None = None
+
+    def look(self) -> None:
+        """Once a second, see whether it is time for another one."""
+        now = time.monotonic()
+        if now < self.next_look:
+            return
+        self.next_look = now + 1
+        if self.run is None:
+            self.begin()
+        elif type(self.run).objects.filter(pk=self.run.pk, state="running").exists():
+            self.ended_at = None
+        elif self.ended_at is None:
+            self.ended_at = now
+        elif now - self.ended_at > ENCORE_SECONDS:
+            self.begin()
+
+    def begin(self) -> None:
+        """Insert one, and say where it is to be seen."""
+        from research.llm_workflows import llm_brief  # noqa: PLC0415 - Django is loaded now
+
+        is_first, self.ended_at = self.run is None, None
+        self.run = llm_brief(self.topic, capture=True).insert()
+        if is_first:
+            say("\nNow there is a run to watch, to cancel and to retry: fake language models write a brief, slowly.")
+        say(f"The brief: http://127.0.0.1:{self.port}/admin/baton/workflowrun/{self.run.pk}/change/")
 
 
 class Killing:

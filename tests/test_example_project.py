@@ -658,6 +658,7 @@ def test_on_a_server_of_others_the_demo_has_a_database_of_its_own_and_drops_it()
 def test_the_demo_serves_the_admin_until_ctrl_c(play: Any) -> None:
     started = play()
     line = started.read_until("Admin: ")
+    to_watch = started.read_until("The brief: ").split()[-1]
     started.read_until("Stop it with Ctrl-C")
     address = line.split()[1]
     style_sheet = urljoin(address, "/static/admin/css/base.css")
@@ -665,6 +666,8 @@ def test_the_demo_serves_the_admin_until_ctrl_c(play: Any) -> None:
 
     with opener.open(address, timeout=10) as login, opener.open(style_sheet, timeout=10) as style:
         pages = login.read(), style.headers["Content-Type"]
+    with opener.open(to_watch, timeout=10) as asked:
+        assert asked.url.endswith(to_watch.removeprefix(address.removesuffix("/admin/")))
     started.popen.send_signal(signal.SIGINT)
 
     assert b'name="password"' in pages[0]

@@ -191,6 +191,8 @@ def _clusters(using: str, now: datetime) -> list[dict[str, Any]]:
 
 def _sweep(strip: Strip) -> str:
     if strip.sweep.age is None:
+        if strip.sweep.is_to_begin:
+            return _("Not seen yet. One is made every {time}.").format(time=strip.sweep.within)
         return _("No sweep has ever been seen.")
     told = _("The last whole pass was {time} ago.").format(time=duration(strip.sweep.age))
     if strip.sweep.within:

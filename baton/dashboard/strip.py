@@ -184,7 +184,7 @@ def strip_of(*, using: str | None = None) -> Strip:
         spending=spending,
         queues=queues,
         sweep=sweep,
-        sweep_icon="discarded" if sweep.is_overdue else "completed",
+        sweep_icon="discarded" if sweep.is_overdue else "pending" if sweep.is_to_begin else "completed",
         sweep_words=_sweep_words(sweep),
         now_address=reverse("admin:baton_workflowrun_now"),
         running=runs["running"],
@@ -357,7 +357,7 @@ def _longest_wait(ready: Mapping[str, tuple[int, datetime | None]], now: datetim
 
 def _sweep_words(sweep: Sweep) -> str:
     if sweep.age is None:
-        return _("never seen")
+        return _("not yet seen") if sweep.is_to_begin else _("never seen")
     if sweep.is_overdue:
         return _("not seen for {time}").format(time=duration(sweep.age))
     return _("{time} ago").format(time=duration(sweep.age))

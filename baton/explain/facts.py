@@ -18,7 +18,7 @@ from django.utils.translation import gettext as _
 from baton import q2
 from baton.conf import get_settings
 from baton.explain.words import duration
-from baton.models import QueueSighting, SweepLease, WorkflowNode
+from baton.models import QueueSighting, SweepLease, WorkflowNode, WorkflowRun
 
 logger = logging.getLogger("baton.explain")
 
@@ -130,11 +130,13 @@ class Sweep:
     """Seconds since its last whole pass; None where it was never seen."""
     period: float | None
     """Seconds between two passes; None where the settings do not tell."""
+    is_to_begin: bool = False
+    """True where it was never seen, but nothing is old enough for that to mean anything."""
 
     @property
     def is_overdue(self) -> bool:
         """True when it should have been seen by now."""
-        return self.age is None or self.age > 2 * (self.period or _UNKNOWN_PERIOD) + _GRACE_SECONDS
+        return not self.is_to_begin if self.age is None else self.age > _patience(self.period)
 
     @property
     def within(self) -> str:
@@ -147,9 +149,9 @@ class Sweep:
 
     def does_that(self) -> str:
         """A sentence on when the sweep does what was said before."""
-        if self.age is None:
+        if self.age is None and self.is_overdue:
             return _("A sweep does that, but none has ever been seen.")
-        if self.is_overdue:
+        if self.age is not None and self.is_overdue:
             return _("A sweep does that, but none has been seen for {time}.").format(time=duration(self.age))
         if self.within:
             return _("The sweep does that within {time}.").format(time=self.within)
@@ -157,15 +159,23 @@ class Sweep:
 
 
 def look_for_sweep(*, using: str, now: datetime) -> Sweep:
-    """Look when the sweep was seen: one query."""
+    """Look when the sweep was seen: one query, and one more where a schedule is there and it never was."""
     swept_at = SweepLease.objects.using(using).filter(pk=1).values_list("swept_at", flat=True).first()
     settings = get_settings()
     minutes = max(1, -(-int(settings.sweep_seconds) // 60))
+    # A schedule of django-q2 counts whole minutes.
+    period = 60.0 * minutes if settings.sweep_schedule else None
+    is_to_begin = False
+    if swept_at is None and period is not None:
+        before = now - timedelta(seconds=_patience(period))
+        is_to_begin = not WorkflowRun.objects.using(using).filter(inserted_at__lt=before).exists()
     return Sweep(
-        age=None if swept_at is None else (now - swept_at).total_seconds(),
-        # A schedule of django-q2 counts whole minutes.
-        period=60.0 * minutes if settings.sweep_schedule else None,
+        age=None if swept_at is None else (now - swept_at).total_seconds(), period=period, is_to_begin=is_to_begin
     )
+
+
+def _patience(period: float | None) -> float:
+    return 2 * (period or _UNKNOWN_PERIOD) + _GRACE_SECONDS
 
 
 def read_beside(rows: QuerySet[Any], *columns: str) -> tuple[datetime, tuple[Any, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from django.core.cache import cache
@@ -52,6 +53,14 @@ def test_a_queue_that_nobody_serves_is_the_first_thing_to_do(monkeypatch) -> Non
 
 def test_a_sweep_that_was_never_seen_is_something_to_do() -> None:
     assert [todo.what for todo in now_page().todos] == ["Nobody sweeps"]
+
+
+@pytest.mark.parametrize(("age", "todos"), [(0, []), (600, ["Nobody sweeps"])])
+def test_where_all_is_new_a_scheduled_sweep_is_not_missed_yet(settings: Any, age: int, todos: list[str]) -> None:
+    settings.BATON = {**settings.BATON, "SWEEP_SCHEDULE": True}
+    WorkflowRunFactory.create(completed=True, inserted_at=timezone.now() - timedelta(seconds=age))
+
+    assert [todo.what for todo in now_page().todos] == todos
 
 
 def test_failures_are_grouped_by_what_they_failed_with() -> None:

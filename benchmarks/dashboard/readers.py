@@ -25,8 +25,10 @@ from benchmarks.cluster import ROOT
 from benchmarks.dashboard.site import Site
 from scripts import watchdog
 
-OPENING_SECONDS = 10.0
+OPENING_SECONDS = 15.0
 """In which all are opened."""
+AGAIN_SECONDS = 0.5
+"""After which a page tries again to connect its socket."""
 ASK_SECONDS = 15.0
 JITTER = 0.3
 REPORT_SECONDS = 0.1
@@ -105,7 +107,12 @@ class Reader:
         """Open the page, and look at it until the process ends."""
         await asyncio.sleep(after)
         self.as_of = _AS_OF.findall(await self._get())[0]
-        reader, writer = await self._connect()
+        while True:
+            try:
+                reader, writer = await self._connect()
+                break
+            except (OSError, asyncio.IncompleteReadError):  # more at once than daphne has time for
+                await asyncio.sleep(AGAIN_SECONDS)
         tasks = [asyncio.create_task(self._ask(writer))]
         if pictures:
             tasks.append(asyncio.create_task(self._renew()))

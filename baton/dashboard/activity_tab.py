@@ -11,10 +11,10 @@ from django.contrib.contenttypes.models import ContentType
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
 
-from baton.dashboard.shown import whole
-from baton.explain.words import between, first_line
+from baton.dashboard.shown import steps, whole
+from baton.explain.words import between, clock, first_line, number
 from baton.models import WorkflowNode, WorkflowRun
-from baton.states import AttemptOutcome
+from baton.states import AttemptOutcome, StepState
 
 if TYPE_CHECKING:
     from baton.dashboard.page import Look
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PAGE = 100
 _ROWS = 2_000
 """How many steps are looked through: those that changed last."""
+_KINDS = ("person", "discarded", "retryable", "snoozed", "executing", "completed", "cancelled")
 _SHAPES = {"timed_out": "discarded", "failed": "retryable", "worker_lost": "retryable"}
 
 
@@ -37,6 +38,21 @@ class Event:
     text: str
     by: str = ""
 
+    @property
+    def when(self) -> str:
+        """The time, with the date where it was another day."""
+        return clock(self.at)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """A kind of events that can be shown alone."""
+
+    name: str
+    label: str
+    address: str
+    is_on: bool
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivityTab:
@@ -44,47 +60,81 @@ class ActivityTab:
 
     events: list[Event]
     older: str
+    kinds: list[Kind]
+    kind: str
+    of: str
+    """A part of the names of the steps that are shown."""
+    clear: str
 
 
 def shown(look: Look) -> ActivityTab:
     """Read the newest events of a run from its rows; there is no table of events."""
     limit = PAGE * max(1, min(20, (whole(look.params.get("n")) or 0) // PAGE))
+    kind, of = look.params.get("kind", ""), look.params.get("of", "").replace("\0", "")
+    kind = kind if kind in _KINDS else ""
     nodes = WorkflowNode.objects.using(look.using).of_workflow(look.run.pk).exclude(changed_at=None)
-    events = [*_of_people(look), *_of_run(look)]
-    for node in nodes.order_by("-changed_at").only("name", "state", "attempt_log", "error")[:_ROWS]:
+    if of:
+        nodes = nodes.filter(name__icontains=of)
+    events = [] if of else [*_of_people(look), *_of_run(look)]
+    columns = ("name", "state", "attempt", "attempt_log", "worker", "queued_at", "started_at", "error")
+    for node in nodes.order_by("-changed_at").only(*columns)[:_ROWS]:
         events += _of_step(look, node)
+    events = [each for each in events if not kind or each.shape == kind]
     events.sort(key=lambda each: each.at, reverse=True)
     return ActivityTab(
         events=events[:limit],
         older=look.address(n=str(limit + PAGE)) if len(events) > limit else "",
+        kinds=[_kind(look, each, is_on=each == kind) for each in _KINDS],
+        kind=kind,
+        of=of,
+        clear=look.address(kind="", of="", n="") if kind or of else "",
     )
+
+
+def _kind(look: Look, name: str, *, is_on: bool) -> Kind:
+    label = _("by hand") if name == "person" else str(StepState(name).label)
+    return Kind(name=name, label=label, address=look.address(kind="" if is_on else name, n=""), is_on=is_on)
 
 
 def _of_step(look: Look, node: WorkflowNode) -> list[Event]:
     events = []
-    for entry in node.attempt_log:
-        at = parse_datetime(entry.get("ended_at") or "")
-        if at is None:
-            continue
-        outcome = str(entry.get("outcome"))
-        events.append(
-            Event(
-                at=at,
-                shape=_SHAPES.get(outcome, outcome),
-                word=_word(outcome),
-                step=node.name,
-                address=look.address(step=node.name),
-                text=_text(entry),
+    entries = node.attempts
+    for entry, following in zip(entries, [*entries[1:], None], strict=False):
+        address = look.address(step=node.name)
+        started, ended = parse_datetime(entry["started_at"] or ""), parse_datetime(entry["ended_at"] or "")
+        if started is not None and entry["count"] == 1:
+            text = _started(entry, started)
+            executing = str(StepState.EXECUTING.label)
+            events.append(
+                Event(at=started, shape="executing", word=executing, step=node.name, address=address, text=text)
             )
-        )
+        if ended is not None:
+            outcome, text = str(entry["outcome"]), _ended(entry, started, ended, following)
+            shape, word = _SHAPES.get(outcome, outcome), _word(outcome)
+            if following is None and node.state == StepState.DISCARDED:
+                shape, word = "discarded", str(StepState.DISCARDED.label)
+            events.append(Event(at=ended, shape=shape, word=word, step=node.name, address=address, text=text))
     return events
 
 
-def _text(entry: dict[str, Any]) -> str:
-    if entry.get("error"):
-        return first_line(entry["error"])
-    took = between(parse_datetime(entry.get("started_at") or ""), parse_datetime(entry.get("ended_at") or ""))
-    return _("attempt {number}, {time}").format(number=entry.get("number"), time=took)
+def _started(entry: dict[str, Any], started: datetime) -> str:
+    queued = parse_datetime(entry["queued_at"] or "")
+    text = _("attempt {number} on {worker}").format(number=entry["number"], worker=entry["worker"] or "?")
+    if queued is None or queued > started:
+        return text
+    return _("{text}, queued {time}").format(text=text, time=between(queued, started))
+
+
+def _ended(entry: dict[str, Any], started: datetime | None, ended: datetime, following: dict[str, Any] | None) -> str:
+    if not entry["error"]:
+        if entry["count"] > 1:
+            return _("{count} times").format(count=number(entry["count"]))
+        return _("attempt {number}, {time}").format(number=entry["number"], time=between(started, ended))
+    text = first_line(entry["error"])
+    again = None if following is None else parse_datetime(following["queued_at"] or following["started_at"] or "")
+    if again is None or again < ended:
+        return text
+    return _("{error}; again after {time}").format(error=text, time=between(ended, again))
 
 
 def _word(outcome: str) -> str:
@@ -93,7 +143,20 @@ def _word(outcome: str) -> str:
 
 def _of_run(look: Look) -> list[Event]:
     run = look.run
-    events = [Event(at=run.inserted_at, shape="available", word=_("inserted"), step="", address="", text="")]
+    known = look.known
+    text = _("{steps}, {count} dependencies").format(steps=steps(known.steps), count=number(known.edges))
+    by = run.meta.get("by") if isinstance(run.meta, dict) else None
+    events = [
+        Event(
+            at=run.inserted_at,
+            shape="available",
+            word=_("inserted"),
+            step="",
+            address="",
+            text=text,
+            by=by if isinstance(by, str) else "",
+        )
+    ]
     for ending in run.completions.order_by("round").only("round", "outcome", "finished_at"):
         text = _("round {number}").format(number=ending.round) if run.round > 1 else ""
         shape = "discarded" if ending.outcome == "failed" else str(ending.outcome)

@@ -15,7 +15,7 @@ from django.utils.translation import ngettext
 
 from baton import money
 from baton.conf import get_settings
-from baton.explain.words import duration, number
+from baton.explain.words import clock, duration, number
 from baton.llm import stats
 from baton.models import StepStat
 from baton.models.fields import MoneyField
@@ -42,6 +42,11 @@ class Call:
     note: str
     paid: Decimal | None = None
     """What was paid for it, where that is known."""
+
+    @property
+    def when(self) -> str:
+        """The time, with the date where it was another day."""
+        return clock(self.at)
 
     @property
     def tokens(self) -> str:
@@ -128,24 +133,25 @@ def saved_of(totals: Mapping[str, Any]) -> str:
 
 
 def costs_of(
-    runs: Collection[Any], *, using: str | None, names: Collection[str] | None = None
+    keys: Collection[Any], *, using: str | None, by: str = "run_id", names: Collection[str] | None = None
 ) -> dict[Any, tuple[Decimal | None, int]]:
-    """What the calls of each run cost, None where none has a price, and how many have none; in one query.
+    """What the calls of each run or step cost, None where none has a price, and how many have none; in one query.
 
     Args:
-        runs: The ids of runs; those without calls are left out.
+        keys: The ids of runs or steps; those without calls are left out.
         using: The alias of the database.
+        by: ``run_id`` or ``node_id``.
         names: Calls of steps of these names only.
     """
-    if not runs:
+    if not keys:
         return {}
     priced = Q(cost__isnull=False, currency=get_settings().currency)
     paid = ExpressionWrapper(F("cost") * F("count"), output_field=MoneyField())
-    calls = StepStat.objects.using(using).filter(run__in=list(runs), from_ledger=False).order_by()
+    calls = StepStat.objects.using(using).filter(**{f"{by}__in": list(keys)}, from_ledger=False).order_by()
     if names is not None:
         calls = calls.filter(step_name__in=list(names))
-    rows = calls.values_list("run_id").annotate(spent=Sum(paid, filter=priced), lacks=Sum("count", filter=~priced))
-    return {run_id: (spent, unpriced or 0) for run_id, spent, unpriced in rows}
+    rows = calls.values_list(by).annotate(spent=Sum(paid, filter=priced), lacks=Sum("count", filter=~priced))
+    return {key: (spent, unpriced or 0) for key, spent, unpriced in rows}
 
 
 def _served(times: int) -> str:

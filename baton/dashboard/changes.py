@@ -20,7 +20,7 @@ from django.utils.dateparse import parse_datetime
 
 from baton.conf import get_settings
 from baton.dashboard.header import header_of
-from baton.dashboard.steps_tab import now_of, times_of
+from baton.dashboard.steps_tab import now_of, times_of, tried_of
 from baton.models import WorkflowNode, WorkflowRun
 from baton.states import SETTLED, RunState, StepState
 from baton.telemetry import timestamp
@@ -140,6 +140,7 @@ def told(node: WorkflowNode) -> dict[str, Any]:
         "version": node.version,
         "attempt": node.attempt,
         "max_attempts": node.max_attempts,
+        "tried": tried_of(node),
         "now": now_of(node),
         "queued": queued,
         "ran": ran,

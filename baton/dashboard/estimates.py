@@ -26,7 +26,7 @@ LEAST_RUNS = 5
 _NEWEST_RUNS = 200
 _RUNS_OF_A_PART = 50
 _MOST_NAMES = 200
-_KEPT_SECONDS = 60
+_KEPT_SECONDS = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ def usual_of(run: WorkflowRun) -> Usual:
 
 
 def usual_kept(run: WorkflowRun) -> Usual:
-    """The same as it was a minute ago at most, from Django's cache."""
+    """The same as it was five minutes ago at most, from Django's cache."""
     words = repr((_alias(run), get_settings().currency, run.name))
     key = "baton-usual-" + blake2b(words.encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
     found = None

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import Case, F, IntegerField, Q, QuerySet, Value, When
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from baton.dashboard.shown import WORST_FIRST, counted, whole
-from baton.explain.words import between, first_line
+from baton import money
+from baton.conf import get_settings
+from baton.dashboard.calls import costs_of
+from baton.dashboard.shown import WORST_FIRST, counted, not_known, whole
+from baton.explain.words import between, first_line, number
 from baton.models import WorkflowNode
 from baton.states import StepState
 
@@ -38,6 +43,9 @@ class StepsTab:
 
     chips: list[Chip]
     rows: list[dict[str, Any]]
+    shown: str
+    """How many of how many are shown, in words."""
+    has_costs: bool
     search: str
     more: str
     """The address of the page with a hundred more rows; empty where there are none."""
@@ -57,11 +65,15 @@ def shown(look: Look) -> StepsTab:
     limit = min(MOST, max(PAGE, whole(look.params.get("n")) or 0))
     found = _found(nodes.filter(state__in=states), search)
     rows = list(found[: limit + 1])
+    has_more, rows = len(rows) > limit, rows[:limit]
+    costs = costs_of([node.pk for node in rows], using=look.using, by="node_id") if look.known.called else {}
     return StepsTab(
         chips=[_chip(look, state, counts[state], states, present) for state in present],
-        rows=[_row(look, node) for node in rows[:limit]],
+        rows=[_row(look, node, costs.get(node.pk)) for node in rows],
+        shown=_shown(len(rows), look.known.steps, present),
+        has_costs=look.known.called,
         search=search,
-        more=look.address(n=str(limit + PAGE)) if len(rows) > limit and limit < MOST else "",
+        more=look.address(n=str(limit + PAGE)) if has_more and limit < MOST else "",
         is_filtered=bool(asked or search),
         clear=look.address(states="", q="", n=""),
     )
@@ -76,8 +88,15 @@ def _found(nodes: QuerySet[WorkflowNode], search: str) -> QuerySet[WorkflowNode]
     return nodes.order_by(*order).defer("args", "refs", "result_json", "attempt_log")
 
 
-def _row(look: Look, node: WorkflowNode) -> dict[str, Any]:
+def _shown(count: int, total: int, present: Sequence[str]) -> str:
+    words = _("{count} of {total} shown, {state} first.") if len(present) > 1 else _("{count} of {total} shown.")
+    state = StepState(present[0]).label if present else ""
+    return words.format(count=number(count), total=number(total), state=state)
+
+
+def _row(look: Look, node: WorkflowNode, paid: tuple[Decimal | None, int] | None) -> dict[str, Any]:
     queued, ran = times_of(node)
+    cost, unpriced = paid or (None, 0)
     return {
         "node": node,
         "address": look.address(step=node.name),
@@ -86,7 +105,15 @@ def _row(look: Look, node: WorkflowNode) -> dict[str, Any]:
         "now": now_of(node),
         "queued": queued,
         "ran": ran,
+        "tried": tried_of(node),
+        "cost": money.total(cost, unpriced, get_settings().currency) if paid else not_known(),
+        "is_unpriced": bool(unpriced),
     }
+
+
+def tried_of(node: WorkflowNode) -> str:
+    """In which attempt it is, of how many."""
+    return _("{attempt} of {most}").format(attempt=number(node.attempt), most=number(node.max_attempts))
 
 
 def times_of(node: WorkflowNode) -> tuple[str, str]:

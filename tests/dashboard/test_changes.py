@@ -69,6 +69,7 @@ def test_steps_that_changed_since_are_told_with_all_that_their_row_shows(run):
         "version": node.version,
         "attempt": 1,
         "max_attempts": node.max_attempts,
+        "tried": f"{node.attempt} of {node.max_attempts}",
         "now": "",
         "started_at": None,
         "progress": None,

@@ -104,7 +104,7 @@ def test_what_it_costs_at_the_end_is_not_said_of_who_has_spent_more_or_nobody_kn
     assert head(unpriced).at_end == ""
 
 
-def test_other_runs_are_not_asked_again_for_a_minute() -> None:
+def test_other_runs_are_not_asked_again_for_a_while() -> None:
     run = running()
     of_five(run)
     earlier(60)

@@ -119,7 +119,7 @@ function showRow(step) {
   if (stateOf(badge) !== step.state) offerToSort();
   look(badge, step.state);
   put(badge.querySelector("span"), step.label);
-  for (const name of step.is_brief ? [] : ["now", "attempt", "queued", "ran"]) put(part(name), step[name]);
+  for (const name of step.is_brief ? [] : ["now", "tried", "queued", "ran"]) put(part(name), step[name]);
   if (step.started_at) part("ran").dataset.since = step.started_at;
   else delete part("ran").dataset.since;
 }

@@ -1,0 +1,112 @@
+"""The tabs of steps and of activity: what they list, what of it can be chosen, and in which words."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.contenttypes.models import ContentType
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from baton.models import WorkflowNode, WorkflowRun
+from tests.factories import StepStatFactory, WorkflowNodeFactory, WorkflowRunFactory
+from tests.people import client_with, user_with
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def reader() -> Client:
+    return client_with("view_workflowrun", "view_workflownode", "view_stepstat")
+
+
+def tab_of(client: Client, run: WorkflowRun, view: str, **words: str) -> Any:
+    answer = client.get(reverse("admin:baton_workflowrun_change", args=[run.pk]), {"view": view, **words})
+    assert answer.status_code == 200
+    return answer.context["page"].tab
+
+
+def tried_twice(run: WorkflowRun, name: str) -> WorkflowNode:
+    """A step that failed a minute ago, was tried again ten seconds later and is discarded."""
+    log = []
+    for number, ago in ((1, 60), (2, 50)):
+        began = timezone.now() - timedelta(seconds=ago)
+        times = {
+            "queued_at": began.isoformat(),
+            "started_at": (began + timedelta(seconds=1)).isoformat(),
+            "ended_at": (began + timedelta(seconds=2)).isoformat(),
+        }
+        log.append(
+            {"number": number, "worker": "w:1", "outcome": "failed", "error": "OSError: no", "count": 1, **times}
+        )
+    return WorkflowNodeFactory.create(run=run, name=name, discarded=True, attempt=2, max_attempts=2, attempt_log=log)
+
+
+def test_steps_have_what_their_calls_cost_and_in_which_attempt_they_are(reader: Client) -> None:
+    run = WorkflowRunFactory.create()
+    asked = WorkflowNodeFactory.create(run=run, name="ask", executing=True, max_attempts=8)
+    WorkflowNodeFactory.create(run=run, name="wait")
+    StepStatFactory.create(node=asked, cost=Decimal("0.25"))
+    StepStatFactory.create(node=asked, unpriced=True)
+
+    tab = tab_of(reader, run, "steps")
+
+    assert [(row["node"].name, row["tried"], row["cost"]) for row in tab.rows] == [
+        ("ask", "1 of 8", "$0.2500 + 1 unpriced"),
+        ("wait", "0 of 5", "—"),
+    ]
+    assert tab.shown == "2 of 2 shown, executing first."
+
+
+def test_costs_of_steps_are_no_column_where_there_are_none(reader: Client) -> None:
+    node = WorkflowNodeFactory.create()
+
+    assert not tab_of(reader, node.run, "steps").has_costs
+
+
+def test_activity_tells_what_happened_newest_first(reader: Client) -> None:
+    run = WorkflowRunFactory.create(meta={"by": "maria"}, inserted_at=timezone.now() - timedelta(minutes=5))
+    tried_twice(run, "load")
+
+    events = tab_of(reader, run, "activity").events
+
+    assert [(each.word, each.step, each.text, each.by) for each in events] == [
+        ("discarded", "load", "OSError: no", ""),
+        ("executing", "load", "attempt 2 on w:1, queued 1.0 s", ""),
+        ("failed", "load", "OSError: no; again after 8.0 s", ""),
+        ("executing", "load", "attempt 1 on w:1, queued 1.0 s", ""),
+        ("inserted", "", "1 step, 0 dependencies", "maria"),
+    ]
+
+
+def test_activity_is_filtered_by_kind_and_by_step(reader: Client) -> None:
+    run = WorkflowRunFactory.create()
+    for name in ("load", "store"):
+        tried_twice(run, name)
+    LogEntry.objects.create(
+        user=user_with(),
+        content_type=ContentType.objects.get_for_model(WorkflowRun),
+        object_id=str(run.pk),
+        object_repr="run",
+        action_flag=CHANGE,
+        change_message="Cancelled.",
+    )
+
+    def words(**asked: str) -> set[tuple[str, str]]:
+        return {(each.word, each.step) for each in tab_of(reader, run, "activity", **asked).events}
+
+    assert words(kind="discarded") == {("discarded", "load"), ("discarded", "store")}
+    assert words(kind="person") == {("by hand", "")}
+    assert words(of="stor", kind="retryable") == {("failed", "store")}
+    assert words(kind="nonsense") == words()
+    nothing = reader.get(
+        reverse("admin:baton_workflowrun_change", args=[run.pk]), {"view": "activity", "of": "<b>nowhere"}
+    ).content.decode()
+    assert "Nothing of that kind has happened." in nothing
+    assert "Clear the filters." in nothing
+    assert "<b>nowhere" not in nothing

@@ -6,7 +6,7 @@ from playwright.sync_api import expect
 
 from baton import Workflow
 from tests import steps
-from tests.browser.stories import brief, ingest, page_of, perform
+from tests.browser.stories import brief, failed, ingest, page_of, perform
 
 LONG = 30_000
 
@@ -83,3 +83,26 @@ def test_the_tools_are_those_of_the_run_that_has_ended(open_page, boss):
     expect(page.locator("[data-connection=finished]")).to_be_visible(timeout=LONG)
     expect(page.get_by_role("link", name="Cancel run…")).to_be_hidden(timeout=LONG)
     expect(page.locator(".b-facts")).to_contain_text("Took")
+
+
+def test_letters_lead_to_tabs_and_failed_steps_until_they_are_turned_off(open_page, viewer):
+    page = open_page(page_of(failed()), viewer)
+    page.locator(".b-close").click()
+    expect(page.locator(".b-summary")).to_be_visible()
+
+    page.keyboard.press("n")
+    expect(page.locator("#b-panel-name")).to_have_text("reconcile")
+    expect(page.locator("#b-panel-name")).to_be_focused()
+    page.locator("[data-keys]").click()
+    page.keyboard.press("t")
+    page.locator("[data-page-keys]").click()
+    page.keyboard.press("Escape")
+    page.keyboard.press("t")
+    expect(page.locator("#b-graph")).to_be_visible()
+    expect(page.locator("#b-panel-name")).to_have_text("reconcile")
+
+    page.locator("[data-keys]").click()
+    page.locator("[data-page-keys]").click()
+    page.keyboard.press("Escape")
+    page.keyboard.press("t")
+    expect(page.locator("[data-timeline]")).to_be_visible()

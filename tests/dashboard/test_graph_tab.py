@@ -310,13 +310,13 @@ def test_a_long_chain_leads_to_the_right_where_there_is_room_and_nobody_chose(cl
     run = flow.insert()
     html = page(client, run)
     assert "b-graph b-down" in html
-    assert "data-by-width" in html
+    assert "js/width.js" in html
     client.cookies["baton_wide"] = "1"
     assert "b-graph b-right" in page(client, run)
     assert "b-graph b-down" in page(client, fan(3))
     html = page(client, run, "direction=down")
     assert "b-graph b-down" in html
-    assert "data-by-width" not in html
+    assert "js/width.js" not in html
 
 
 def test_names_are_escaped(client: Client) -> None:

@@ -8,7 +8,6 @@ import { word } from "./words.js";
 
 const SETTLED = ["completed", "discarded", "cancelled"];
 const WORST_FIRST = ["discarded", "retryable", "executing", "snoozed", "available", "pending", "cancelled", "completed"];
-const WIDE = 1200; // enough for a long chain
 const [WIDTH, HEIGHT] = [200, 52]; // of a step, as graph.css has it
 
 const [box, critical, follow, tip, label] = ["graph", "critical", "follow", "tip", "cell-label"].map((name) => find(`[data-${name}]`));
@@ -191,15 +190,6 @@ root.addEventListener("click", ({ target }) => {
 });
 critical.addEventListener("change", begin);
 follow.addEventListener("change", () => follow.checked && lively() && camera.bring(lively(), true));
-
-// A long chain that nobody chose a direction for goes by the width, which the server knows from this cookie alone: the
-// first time it may have drawn it the wrong way.
-const width = `baton_wide=${Number(root.clientWidth >= WIDE)}`;
-const isKnown = () => document.cookie.split("; ").includes(width);
-if ("byWidth" in box.dataset && !isKnown()) {
-  document.cookie = `${width}; path=/; max-age=31536000; samesite=lax`;
-  if (isKnown() && wasDown === width.endsWith("1")) location.reload();
-}
 
 box.classList.add("b-live-view");
 first();

@@ -75,9 +75,9 @@ function begin() {
 
 function showHead(run) {
   const { bar: progress, label, headline, cost, attempts } = run;
-  look(find("[data-run-state]"), run.shape);
-  look(find("[data-headline]"), run.tone);
   const sentence = find("[data-headline]");
+  look(find("[data-run-state]"), run.shape);
+  look(sentence, run.tone);
   if (sentence.textContent !== headline) {
     sentence.replaceChildren(...run.said.map(([text, isStrong]) => (isStrong ? element("strong", {}, text) : text)));
   }
@@ -126,7 +126,8 @@ function showRow(step) {
 
 // Beside the tabs, where it moves nothing.
 function offerToSort() {
-  if (!find(".b-sort-again")) find(".b-tabs").append(element("a", { class: "b-sort-again", href: location.search, "data-own": "" }, word("sort")));
+  if (find(".b-sort-again")) return;
+  find(".b-tabs").append(element("a", { class: "b-sort-again", href: location.search, "data-own": "" }, word("sort")));
 }
 
 // The connection ---
@@ -176,16 +177,14 @@ function tick() {
   tell("tick", shownAt);
 }
 
-let announced = 0;
+let [announced, announcing] = [0, 0];
 
 function announce(text) {
-  const place = find(".b-announcer");
-  clearTimeout(place.dataset.timer);
-  const pause = Math.max(0, announced + ANNOUNCE_EVERY - Date.now());
-  place.dataset.timer = setTimeout(() => {
+  clearTimeout(announcing);
+  announcing = setTimeout(() => {
     announced = Date.now();
-    place.textContent = text;
-  }, pause);
+    find(".b-announcer").textContent = text;
+  }, announced + ANNOUNCE_EVERY - Date.now());
 }
 
 // Copying ---

@@ -12,7 +12,7 @@ export { nodes };
 export const byId = (id) => svg.getElementById(id);
 export const isDown = () => svg.matches(".b-down");
 
-// What an edge joins is told for a bunch of them, by the places of nodes and junctions in the document.
+// What edges join is told for a bunch of them, by the places of nodes and junctions in the document.
 export function read() {
   nodes = all(".b-node", svg);
   const ends = [...nodes, ...all(".b-junction", svg)].map(({ id }) => id);
@@ -77,11 +77,6 @@ export function leading(id, isUp = false) {
 // Steps that are drawn within a group have its edges.
 const home = (node) => node.dataset.in || node.id;
 
-function middle(node) {
-  const { left, right, top, bottom } = node.getBoundingClientRect();
-  return [left + right, top + bottom];
-}
-
 // The nearest node that waits for this one, or that this one waits for; junctions between are passed through.
 export function next(node, isUp) {
   const ways = [home(node)];
@@ -92,8 +87,10 @@ export function next(node, isUp) {
       else if (!ways.includes(id)) ways.push(id);
     }
   }
-  const [x, y] = middle(node);
-  const far = (other) => Math.hypot(middle(other)[0] - x, middle(other)[1] - y);
+  const far = (other) => {
+    const [a, b] = [node, other].map((each) => each.getBoundingClientRect());
+    return Math.hypot(a.left + a.right - b.left - b.right, a.top + a.bottom - b.top - b.bottom);
+  };
   return found.sort((one, two) => far(one) - far(two))[0];
 }
 

@@ -1,10 +1,9 @@
-// The page as the server has it now: asked for again where more changed than messages tell, or under an address that
-// was chosen; then the address changes and the page stays.
+// The page as the server has it: asked for again where messages do not tell all, or under an address that was chosen.
 
 import { all, find, root, tell } from "./dom.js";
 import { fetchPage, morph } from "./morph.js";
 
-// How soon it is asked again, and how often as long as an answer takes, so that fifty open pages cost less than a core.
+// How soon, and how many times as long as an answer takes: fifty open pages are to cost less than a core.
 const [SOON, SOON_TIMES, REST, REST_TIMES] = [1_000, 20, 5_000, 100];
 
 let asking = null;
@@ -95,13 +94,13 @@ function isHeld() {
 addEventListener("pointerdown", () => (isPressed = true), true);
 for (const name of ["pointerup", "pointercancel"]) addEventListener(name, () => (isPressed = false), true);
 
-// Links to this tab are visits, and what would lead to a question asks it here. What opens another window stays the
-// browser's.
+// Links to this tab are visits; what would lead to a question asks it here. Other windows are the browser's.
 document.addEventListener("click", async (event) => {
   const link = event.target.closest("a[href]");
   if (!link || event.defaultPrevented || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
   const address = new URL(link.getAttribute("href"), location.href);
-  const isOfTab = address.pathname === location.pathname && (address.searchParams.get("view") ?? "graph") === root.dataset.view;
+  const view = address.searchParams.get("view") ?? "graph";
+  const isOfTab = address.pathname === location.pathname && view === root.dataset.view;
   const isQuestion = link.dataset.asks !== undefined;
   if (!isQuestion && !(isOfTab && root.contains(link))) return;
   event.preventDefault();
@@ -110,8 +109,22 @@ document.addEventListener("click", async (event) => {
 });
 addEventListener("popstate", () => visit(location.href, { isBack: true }));
 
-// Esc closes the panel.
-root.addEventListener("keydown", (event) => {
-  const isFree = event.target.matches(".b-columns :not(input, dialog *)") && !event.defaultPrevented;
-  if (event.key === "Escape" && isFree) find(".b-close")?.click();
+// Keys anywhere on the page: Esc closes the panel, letters lead to tabs, n and p to failed steps.
+document.addEventListener("keydown", (event) => {
+  const { key, target } = event;
+  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (target.matches("input, textarea, select, dialog *")) return;
+  if (key === "Escape") return find(".b-close")?.click();
+  if (localStorage.getItem("baton-keys") === "off") return;
+  if (/^[gtsma]$/.test(key)) find(`[data-tab^=${key}]`)?.click();
+  if (key !== "n" && key !== "p") return;
+  const failed = all(".b-node.b-discarded, .b-tl-row:has(.b-icon.b-discarded), tr:has(.b-state.b-discarded) a");
+  const links = failed.map((link) => link.getAttribute("href")).filter((href) => href.includes("step="));
+  const at = links.findIndex((href) => new URLSearchParams(href).get("step") === find("[data-panel]")?.dataset.step);
+  const next = links[key === "n" ? at + 1 : at - 1];
+  if (next) visit(next, { isByKey: true });
 });
+for (const choice of all("[data-page-keys]")) {
+  choice.checked = localStorage.getItem("baton-keys") !== "off";
+  choice.addEventListener("change", () => localStorage.setItem("baton-keys", choice.checked ? "on" : "off"));
+}

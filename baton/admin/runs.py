@@ -198,7 +198,11 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
                 "runs_socket": changes.runs_socket(),
                 **(extra_context or {}),
             }
-        return super().changelist_view(request, extra_context)
+        answer = super().changelist_view(request, extra_context)
+        listed = getattr(answer, "context_data", None) or {}
+        if "cl" in listed and "Baton-As-Of" in request.headers:
+            listed["new_runs"] = changes.new_runs(listed["cl"].queryset, request.headers["Baton-As-Of"])
+        return answer
 
     def now_view(self, request: HttpRequest) -> HttpResponse:
         """What an operator must do this minute."""

@@ -237,16 +237,26 @@ def runs_socket() -> str:
     return f"{get_script_prefix()}baton/runs/live/" if _has_sockets() else ""
 
 
-def counts_of(as_of: datetime) -> Mapping[str, int]:
-    """What the list of runs says of all of them, in three queries."""
+def counts_of_all() -> Mapping[str, Any]:
+    """What tells whether a list of runs has changed, in four queries."""
     using = get_settings().database
     nodes = WorkflowNode.objects.using(using).order_by()
+    newest = _runs().order_by("-inserted_at").values_list("inserted_at", flat=True).first()
     return {
         "running": _runs().running().order_by().count(),
         "executing": nodes.filter(lease_until__isnull=False, state=StepState.EXECUTING).count(),
         "available": nodes.ready().count(),
-        "new": _runs().filter(inserted_at__gt=as_of).order_by()[: MOST_CHANGES + 1].count(),
+        "newest": newest and timestamp(newest),
     }
+
+
+def new_runs(listed: QuerySet[WorkflowRun], as_of: str) -> int:
+    """How many of the runs that a list shows were inserted since a page was read, not counted without end."""
+    try:
+        since = read_as_of(as_of)
+    except ValueError:
+        return 0
+    return listed.filter(inserted_at__gt=since).order_by()[:MOST_CHANGES].count()
 
 
 def _has_sockets() -> bool:

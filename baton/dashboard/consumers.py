@@ -14,8 +14,9 @@ being asked for, at most five a second. Then ``run`` may be absent, and instead 
 that is shown is to be dropped, for what is said may overlap.
 
 The last message is ``{"type": "finished"}`` or ``{"type": "gone"}``, for a run that was removed. A list of runs hears
-``{"type": "runs", "counts": {…}, "new": 3}``. Codes of closing: 1000 nothing more to come, 4400 an unknown message,
-4403 not permitted (any more), 4429 asked too often, 4500 the question could not be answered.
+``{"type": "runs", "counts": {…}}`` whenever these have changed, and reads itself again. Codes of closing: 1000 nothing
+more to come, 4400 an unknown message, 4403 not permitted (any more), 4429 asked too often, 4500 the question could not
+be answered.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import time
 from collections import deque
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qs
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from channels.auth import get_user
 from channels.db import database_sync_to_async
@@ -38,7 +42,7 @@ from django.conf import settings as django_settings
 from django.utils import translation
 
 from baton.conf import get_settings
-from baton.dashboard.changes import changes_since, counts_of, read_as_of
+from baton.dashboard.changes import changes_since, counts_of_all, read_as_of
 from baton.dashboard.following import Follower, follower_of
 from baton.models import WorkflowRun
 
@@ -201,15 +205,15 @@ class RunConsumer(_LiveConsumer):
 
 
 class RunsConsumer(_LiveConsumer):
-    """The live view of the list of runs: how many there are, and how many are new."""
+    """The live view of the list of runs: when it is worth while to read it again."""
 
     _telling: asyncio.Task[None] | None = None
 
     async def answer(self, as_of: datetime) -> None:
-        """Say how many runs there are from now on; those after that time are new."""
+        """Say how many runs and steps are at work, and again whenever that changes."""
         if self._telling is not None:
             self._telling.cancel()
-        self._telling = asyncio.create_task(self._tell(as_of))
+        self._telling = asyncio.create_task(self._tell())
 
     def end(self) -> None:
         """Count no more."""
@@ -217,15 +221,33 @@ class RunsConsumer(_LiveConsumer):
             self._telling.cancel()
         super().end()
 
-    async def _tell(self, as_of: datetime) -> None:
-        last: dict[str, int] | None = None
+    async def _tell(self) -> None:
+        last: Mapping[str, Any] | None = None
         while True:
             with contextlib.suppress(Exception):  # a database that is away for a moment
-                counts = dict(await database_sync_to_async(counts_of)(as_of))
+                counts = await _counts_of_loops.setdefault(asyncio.get_running_loop(), _Counts()).read()
                 if counts != last:
-                    await self.say(type="runs", new=counts["new"], counts=counts)
+                    await self.say(type="runs", counts=counts)
                 last = counts
             await asyncio.sleep(LIST_SECONDS)
+
+
+class _Counts:
+    """What the sockets of a process say of all runs, read once for all of them."""
+
+    def __init__(self) -> None:
+        self._reading = asyncio.Lock()
+        self._read_at = -math.inf
+        self._counts: Mapping[str, Any] = {}
+
+    async def read(self) -> Mapping[str, Any]:
+        async with self._reading:
+            if time.monotonic() - self._read_at >= LIST_SECONDS / 2:
+                self._counts, self._read_at = await database_sync_to_async(counts_of_all)(), time.monotonic()
+            return self._counts
+
+
+_counts_of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Counts] = WeakKeyDictionary()
 
 
 def _question(text: str | None) -> datetime:

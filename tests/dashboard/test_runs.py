@@ -209,6 +209,22 @@ class TestList:
         assert "needs you" in page
         assert f"{run.pk}/change/?step=approve+%26+go" in page
 
+    @pytest.mark.parametrize(("query", "count"), [("", 2), ("?state__exact=failed", 1), ("?q=other", 0)])
+    def test_new_runs_that_match_the_filter_are_announced(self, viewer: Client, query: str, count: int) -> None:
+        now = timezone.now()
+        WorkflowRunFactory.create(inserted_at=now - timedelta(minutes=1), failed=True)
+        as_of = now.isoformat()
+        WorkflowRunFactory.create(inserted_at=now + timedelta(seconds=1), failed=True)
+        WorkflowRunFactory.create(inserted_at=now + timedelta(seconds=2))
+        address = reverse("admin:baton_workflowrun_changelist") + query
+
+        shown = viewer.get(address, headers={"Baton-As-Of": as_of}).content.decode()
+
+        assert f'data-new-runs="{count}"' in shown
+        assert (f"{count} new runs, show" if count > 1 else f"{count} new run") in shown
+        for headers in ({}, {"Baton-As-Of": "soon"}):
+            assert 'data-new-runs="0" href="" hidden' in viewer.get(address, headers=headers).content.decode()
+
     def test_names_errors_and_people_are_escaped(self, viewer: Client) -> None:
         run = Workflow(EVIL, meta={"by": EVIL}).add("a", steps.nothing).insert()
         run.cancel(EVIL)

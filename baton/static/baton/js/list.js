@@ -2,11 +2,12 @@
 
 import { follow } from "./live.js";
 import { fetchPage, morph } from "./morph.js";
-import { number, word } from "./words.js";
+import { word } from "./words.js";
 
 const root = document.querySelector(".baton[data-follow-runs]");
 const EVERY = 5_000;
 const POLL_SECONDS = 10;
+const { socket, asOf } = root.dataset;
 const LINK = 'a[href*="/workflowrun/"]';
 
 let heard = "";
@@ -14,15 +15,11 @@ let refreshedAt = Date.now();
 let pause = EVERY;
 let timer = 0;
 
-function hear({ counts, new: news }) {
+function hear({ counts }) {
   const text = JSON.stringify(counts);
   // Counts that are the same do not say that nothing moved; they come again every quarter of a minute.
   if (heard && (text !== heard || counts.running)) later();
   heard = text;
-  const link = root.querySelector("[data-new-runs]");
-  link.href = location.href;
-  link.textContent = news === 1 ? word("new-one") : word("new", { count: number(news) });
-  link.hidden = !news;
 }
 
 function later() {
@@ -33,13 +30,17 @@ async function refresh() {
   timer = 0;
   if (document.hidden) return document.addEventListener("visibilitychange", later, { once: true });
   const began = Date.now();
-  const fresh = await fetchPage(location.href).finally(() => (refreshedAt = Date.now()));
+  const headers = { "Baton-As-Of": asOf };
+  const fresh = await fetchPage(location.href, null, headers).finally(() => (refreshedAt = Date.now()));
   // What costs the server much is asked for seldom.
   pause = Math.max(EVERY, 20 * (refreshedAt - began));
   for (const part of ["[data-strip]", "[data-refreshed]"]) {
     const [old, made] = [root, fresh].map((page) => page.querySelector(part));
     if (old && made) morph(old, made);
   }
+  const [link, made] = [root, fresh].map((page) => page.querySelector("[data-new-runs]"));
+  if (made) morph(link, made);
+  link.hidden = !Number(link.dataset.newRuns);
   const rows = (page) => [...page.querySelectorAll("#result_list tbody tr")];
   const news = new Map(rows(fresh).map((row) => [row.querySelector(LINK)?.pathname, row]));
   for (const row of rows(document)) {
@@ -57,5 +58,4 @@ function show(state) {
   root.querySelector("[data-live]").textContent = word(name, { seconds: POLL_SECONDS });
 }
 
-const { socket, asOf } = root.dataset;
 follow({ socket, asOf, tell: hear, show, poll: refresh, seconds: POLL_SECONDS });

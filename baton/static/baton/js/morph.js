@@ -3,8 +3,8 @@
 const KEPT = ["hidden", "open", "disabled"]; // the reader's and the scripts'
 
 // The page at an address, to take pieces from.
-export async function fetchPage(address, signal) {
-  const headers = { Accept: "text/html", "X-Requested-With": "baton" };
+export async function fetchPage(address, signal, more) {
+  const headers = { Accept: "text/html", "X-Requested-With": "baton", ...more };
   const answer = await fetch(address, { redirect: "manual", signal, headers });
   if (!answer.ok || !answer.headers.get("Content-Type")?.startsWith("text/html")) throw new Error("There is no such page.");
   return new DOMParser().parseFromString(await answer.text(), "text/html");

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
 
+from django.core.cache import cache
 from django.db.models import Count, ExpressionWrapper, F, Max, Min, Q, Sum
 from django.db.models.functions import TruncDate, TruncHour
 from django.urls import reverse
+from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
 
 from baton import money, q2
 from baton.conf import get_settings
 from baton.dashboard.strip import Strip, strip_of
 from baton.dashboard.timeline.axis import percent
+from baton.engine.errors import error_key
 from baton.explain.words import between, duration, number
 from baton.models import QueueSighting, StepStat, WorkflowNode, WorkflowRun
 from baton.models.fields import MoneyField
@@ -28,7 +31,9 @@ DAYS = 7
 MOST_ERRORS = 12
 MOST_SLOW = 8
 NEWEST = 5_000
-"""Among how many of the newest steps the slowest are looked for."""
+"""Among how many of the newest steps the slowest are looked for, and those that failed and were tried again."""
+MOST_RETRIED = 500
+"""The executions of so many of them are read."""
 _MOST_RUNS = 200
 _MOST_CLUSTERS = 24
 _HOURS = 24
@@ -37,6 +42,8 @@ _CHART_HEIGHT = 96
 _MODELS = 3
 _RATE_MINUTES = 5
 _CLUSTER_SECONDS = 60.0
+_KEPT_SECONDS = 30
+_NEWEST = ("id", "step", "state", "attempt", "started_at", "settled_at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,18 +96,19 @@ class NowPage:
 
 
 def now_page(*, using: str | None = None) -> NowPage:
-    """Read what an operator must know, in the queries of the strip and six more."""
+    """Read what an operator must know, in the queries of the strip and seven more."""
     using = using or get_settings().database
     strip = strip_of(using=using)
     days, models, unpriced = _spend(using, strip.as_of)
+    newest = list(WorkflowNode.objects.using(using).order_by("-id").values_list(*_NEWEST)[:NEWEST])
     return NowPage(
         strip=strip,
         todos=_todos(strip),
         queues=_queues(strip, using),
         clusters=_clusters(using, strip.as_of),
         sweep=_sweep(strip),
-        errors=_errors(using, strip.as_of),
-        slowest=_slowest(using),
+        errors=_errors(using, strip.as_of, _retried(using, strip.as_of, newest)),
+        slowest=_slowest(newest),
         days=days,
         models=models,
         unpriced=unpriced,
@@ -200,35 +208,90 @@ def _sweep(strip: Strip) -> str:
     return told
 
 
-def _errors(using: str, now: datetime) -> list[dict[str, Any]]:
-    """Discarded steps of a day by what they failed with, in two queries of the index baton_node_error."""
+@dataclass(slots=True)
+class _Failures:
+    """What failed in the same way."""
+
+    times: int = 0
+    retried: int = 0
+    runs: set[Any] = field(default_factory=set)
+    steps: set[str] = field(default_factory=set)
+    hours: dict[datetime, int] = field(default_factory=lambda: defaultdict(int))
+    last: datetime | None = None
+    address: str = ""
+
+    def add(self, times: int, at: datetime) -> None:
+        """Count executions that failed at that time."""
+        self.times += times
+        self.hours[_hour(at)] += times
+        self.last = at if self.last is None else max(self.last, at)
+
+
+def _retried(using: str, now: datetime, newest: Iterable[tuple[Any, ...]]) -> dict[str, _Failures]:
+    """Executions of a day that failed and were not the last of their step, of some of the newest, by their errors."""
+    first = now - timedelta(hours=_HOURS)
+    again = [pk for pk, _step, state, attempt, *_times in newest if attempt > 1 or state == StepState.RETRYABLE]
+    rows = WorkflowNode.objects.using(using).filter(pk__in=again[:MOST_RETRIED]).order_by()
+    found: dict[str, _Failures] = defaultdict(_Failures)
+    for run, name, step, state, log in rows.values_list("run_id", "name", "step", "state", "attempt_log"):
+        entries: Any = log[:-1] if state == StepState.DISCARDED else log
+        for entry in entries:
+            at = parse_datetime(entry["ended_at"] or "") if entry["error"] else None
+            if at is None or at < first:
+                continue
+            failures = found[error_key(entry["error"])]
+            failures.add(1, at)
+            failures.retried += 1
+            failures.runs.add(run)
+            failures.steps.add(step)
+            if failures.last == at:
+                failures.address = _step(run, name)
+    return found
+
+
+def _errors(using: str, now: datetime, found: dict[str, _Failures]) -> list[dict[str, Any]]:
+    """What failed in a day by its errors: with what was retried, the steps that were discarded.
+
+    Two queries of the index baton_node_error.
+    """
     first = now - timedelta(hours=_HOURS)
     failed = WorkflowNode.objects.using(using).filter(error_key__gt="", settled_at__gte=first).order_by()
     groups = failed.values("error_key").annotate(
-        count=Count("id"), runs=Count("run_id", distinct=True), last=Max("settled_at"), function=Min("step"),
+        count=Count("id"), runs=Count("run_id", distinct=True), function=Min("step"),
         functions=Count("step", distinct=True),
     )  # fmt: skip
-    shown = list(groups.order_by("-count", "error_key")[:MOST_ERRORS])
-    keys = [group["error_key"] for group in shown]
-    hours = failed.filter(error_key__in=keys).annotate(hour=TruncHour("settled_at", tzinfo=UTC))
-    found: dict[str, dict[datetime, int]] = defaultdict(dict)
-    for key, hour, count in hours.values_list("error_key", "hour").annotate(count=Count("id")) if keys else ():
-        found[key][hour] = count
-    this_hour = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    discarded: dict[str, Any] = {
+        group["error_key"]: group for group in groups.order_by("-count", "error_key")[:MOST_ERRORS]
+    }
+    hours = failed.filter(error_key__in=discarded).values_list("error_key", TruncHour("settled_at", tzinfo=UTC))
+    for key, _began, count, last in hours.annotate(count=Count("id"), last=Max("settled_at")) if discarded else ():
+        found[key].add(count, last)
+    this_hour = _hour(now)
     ago = [this_hour - timedelta(hours=back) for back in range(_HOURS - 1, -1, -1)]
-    return [
-        {
-            "key": group["error_key"],
-            "address": _list("workflownode", state__exact=StepState.DISCARDED.value, error_key=group["error_key"]),
-            "step": group["function"],
-            "more": group["functions"] - 1,
-            "count": number(group["count"]),
-            "runs": group["runs"],
-            "last": _("{time} ago").format(time=between(group["last"], now)),
-            "bars": _spark([found[group["error_key"]].get(hour, 0) for hour in ago]),
-        }
-        for group in shown
-    ]
+    shown = sorted(found.items(), key=lambda each: (-each[1].times, each[0]))[:MOST_ERRORS]
+    return [_error(key, each, discarded.get(key), ago, now) for key, each in shown]
+
+
+def _error(
+    key: str, failures: _Failures, discarded: dict[str, Any] | None, ago: list[datetime], now: datetime
+) -> dict[str, Any]:
+    names = sorted(failures.steps | ({discarded["function"]} if discarded else set()))
+    lookups = {"state__exact": StepState.DISCARDED.value, "error_key": key}
+    return {
+        "key": key,
+        "address": _list("workflownode", **lookups) if discarded else failures.address,
+        "step": names[0],
+        "more": max(len(names), discarded["functions"] if discarded else 0) - 1,
+        "count": number(failures.times),
+        "retried": number(failures.retried) if failures.retried else "",
+        "runs": max(len(failures.runs), discarded["runs"] if discarded else 0),
+        "last": _("{time} ago").format(time=between(failures.last, now)),
+        "bars": _spark([failures.hours.get(hour, 0) for hour in ago]),
+    }
+
+
+def _hour(at: datetime) -> datetime:
+    return at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
 def _spark(counts: Sequence[int]) -> list[Bar]:
@@ -240,11 +303,10 @@ def _spark(counts: Sequence[int]) -> list[Bar]:
     ]
 
 
-def _slowest(using: str) -> list[dict[str, Any]]:
+def _slowest(newest: Iterable[tuple[Any, ...]]) -> list[dict[str, Any]]:
     """The slowest functions among the newest steps: those of a bounded part of the table, in the order of its key."""
-    rows = WorkflowNode.objects.using(using).order_by("-id").values_list("step", "state", "started_at", "settled_at")
     took: dict[str, list[float]] = defaultdict(list)
-    for step, state, started_at, settled_at in rows[:NEWEST]:
+    for _id, step, state, _attempt, started_at, settled_at in newest:
         if state == StepState.COMPLETED and started_at is not None and settled_at is not None:
             took[step].append((settled_at - started_at).total_seconds())
     found = []
@@ -271,19 +333,12 @@ def _part(ordered: Sequence[float], part: float) -> float:
 
 
 def _spend(using: str, now: datetime) -> tuple[list[Day], list[dict[str, str]], str]:
-    """What the calls of a week cost by day of UTC and model, in one query."""
+    """What the calls of a week cost by day of UTC and model, in one query, whose answer is kept for half a minute."""
     currency = get_settings().currency
     today = now.astimezone(UTC).date()
     first = datetime(today.year, today.month, today.day, tzinfo=UTC) - timedelta(days=DAYS - 1)
-    priced = Q(cost__isnull=False, currency=currency)
-    paid = ExpressionWrapper(F("cost") * F("count"), output_field=MoneyField())
-    rows = (
-        StepStat.objects.using(using)
-        .filter(at__gte=first, from_ledger=False)
-        .order_by()
-        .annotate(day=TruncDate("at", tzinfo=UTC))
-        .values_list("day", "model")
-        .annotate(spent=Sum(paid, filter=priced), lacks=Sum("count", filter=~priced))
+    rows: Any = cache.get_or_set(
+        f"baton:now:{using}:{today:%j}:{currency}", lambda: list(_calls(using, first, currency)), _KEPT_SECONDS
     )
     by_day: dict[Any, dict[str, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
     by_model: dict[str, Decimal] = defaultdict(Decimal)
@@ -304,6 +359,19 @@ def _spend(using: str, now: datetime) -> tuple[list[Day], list[dict[str, str]], 
     if others := sum((by_model[model] for model in dearest[_MODELS:]), Decimal(0)):
         told.append({"kind": "other", "name": _("other models"), "spent": money.amount(others, currency)})
     return days if top else [], told, _("+ {count} unpriced").format(count=number(unpriced)) if unpriced else ""
+
+
+def _calls(using: str, first: datetime, currency: str) -> Any:
+    priced = Q(cost__isnull=False, currency=currency)
+    paid = ExpressionWrapper(F("cost") * F("count"), output_field=MoneyField())
+    return (
+        StepStat.objects.using(using)
+        .filter(at__gte=first, from_ledger=False)
+        .order_by()
+        .annotate(day=TruncDate("at", tzinfo=UTC))
+        .values_list("day", "model")
+        .annotate(spent=Sum(paid, filter=priced), lacks=Sum("count", filter=~priced))
+    )
 
 
 def _day(turn: int, date: Any, models: dict[str, Decimal], kinds: dict[str, str], top: Decimal) -> Day:
@@ -327,6 +395,10 @@ def _day(turn: int, date: Any, models: dict[str, Decimal], kinds: dict[str, str]
         top=floor - 5,
         bars=bars,
     )
+
+
+def _step(run_id: Any, name: str) -> str:
+    return reverse("admin:baton_workflowrun_change", args=[run_id]) + "?" + urlencode({"step": name})
 
 
 def _list(model: str, **lookups: str) -> str:

@@ -33,7 +33,7 @@ def page() -> str:
 def test_an_empty_project_has_a_page() -> None:
     shown = page()
 
-    assert "No step was discarded." in shown
+    assert "Nothing has failed." in shown
     assert "Nothing was spent this week." in shown
     assert ' style="' not in shown
 
@@ -77,6 +77,29 @@ def test_failures_are_grouped_by_what_they_failed_with() -> None:
     assert re.fullmatch(r"12 m \d s ago", groups[0]["last"])
     assert len(groups[0]["bars"]) == 24
     assert sum(bar.height > 1 for bar in groups[0]["bars"]) == 1
+
+
+def test_errors_that_were_retried_count_too() -> None:
+    def execution(ago: timedelta, error: str | None) -> dict[str, Any]:
+        return {"ended_at": (timezone.now() - ago).isoformat(), "error": error}
+
+    hour, late = timedelta(hours=1), timedelta(hours=30)
+    log = [execution(late, "HTTP 429 from 7"), execution(hour, "HTTP 429 from 7"), execution(hour, "HTTP 429 from 8")]
+    completed = {"state": "completed", "settled_at": timezone.now(), "remaining": 0}
+    WorkflowNodeFactory.create(
+        name="a b", step="a.b", attempt=4, attempt_log=[*log, execution(hour, None)], **completed
+    )
+    discarded = completed | {"state": "discarded", "error_key": "TypeError: no"}
+    WorkflowNodeFactory.create(
+        attempt=2, attempt_log=[execution(hour, "HTTP 429 from 9"), execution(hour, "TypeError: no")], **discarded
+    )
+
+    groups = now_page().errors
+
+    assert [(group["count"], group["retried"], group["runs"]) for group in groups] == [("3", "3", 2), ("1", "", 1)]
+    assert [group["key"] for group in groups] == ["HTTP # from #", "TypeError: no"]
+    assert "?step=" in groups[0]["address"]
+    assert "error_key=TypeError" in groups[1]["address"]
 
 
 def test_the_slowest_functions_stand_first() -> None:

@@ -99,7 +99,7 @@ class Session:
         figures: Figures = {}
 
         def measure(key: str, times: int, *, afresh: bool = False, **words: str) -> list[Answer]:
-            answers = []
+            answers, cpu = [], site.cpu_seconds()
             for turn in range(times + (not afresh)):
                 if afresh:
                     site.forget()
@@ -107,6 +107,8 @@ class Session:
                 if afresh or turn:
                     answers.append(answer)
             figures[f"{name}_{key}_ms"] = statistics.median(each.seconds for each in answers) * 1000
+            # Unlike the time, it hardly depends on what else the machine does.
+            figures[f"{name}_{key}_cpu_ms"] = (site.cpu_seconds() - cpu) / (times + (not afresh)) * 1000
             figures[f"{name}_{key}_queries"] = max(each.queries for each in answers)
             return answers
 

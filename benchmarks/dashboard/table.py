@@ -110,7 +110,11 @@ PARTS = ("server", "paint", "frames", "screen", "torrent", "pages")
 def _views(run: str, name: str, *, first: tuple[float, int], later: tuple[float, int]) -> list[Row]:
     def row(label: str, key: str, bars: tuple[float, int] | None) -> Row:
         most, queries = bars or (None, None)
-        figures = (Part(f"{run}_{key}_ms", "ms", most), Part(f"{run}_{key}_queries", "queries", queries))
+        figures = (
+            Part(f"{run}_{key}_ms", "ms", most),
+            Part(f"{run}_{key}_queries", "queries", queries),
+            Part(f"{run}_{key}_cpu_ms", "ms of daphne's CPU"),
+        )
         return Row("server", f"{name}, {label}", figures)
 
     rows = [

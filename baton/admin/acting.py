@@ -61,9 +61,10 @@ class _Retry:
         """What will happen, in a sentence."""
         reruns = ngettext("{count} step runs again.", "{count} steps run again.", len(self.plan.reruns))
         keeps = ngettext("{count} step stays as it is.", "{count} steps stay as they are.", len(self.plan.keeps))
-        return " ".join(
-            [reruns.format(count=number(len(self.plan.reruns))), keeps.format(count=number(len(self.plan.keeps)))]
-        )
+        told = [reruns.format(count=number(len(self.plan.reruns)))]
+        if self.plan.keeps:
+            told.append(keeps.format(count=number(len(self.plan.keeps))))
+        return " ".join(told)
 
     @property
     def reruns(self) -> str:

@@ -41,7 +41,8 @@ _LONGEST_TIME = 40
 _HEAD_SECONDS = 15
 _COLUMNS = (
     "id", "run_id", "name", "state", "version", "attempt", "max_attempts", "queue", "remaining", "n_deps", "error",
-    "progress", "worker", "due_at", "queued_at", "started_at", "settled_at", "changed_at", "fan_group", "fan_index",
+    "progress", "worker", "due_at", "not_before", "queued_at", "started_at", "settled_at", "changed_at", "fan_group",
+    "fan_index",
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from django.utils.translation import ngettext
 
 from baton.dashboard.calls import Call, calls_of, cost_of
 from baton.dashboard.shown import not_known, permission_name
+from baton.dashboard.steps_tab import progress_of
 from baton.explain.executions import error_class
 from baton.explain.steps import explain_marked
 from baton.explain.words import between, clock, duration, number, parts
@@ -183,8 +184,8 @@ def _facts(node: WorkflowNode, calls: Sequence[Call]) -> list[tuple[str, str]]:
         facts.append((_("Ran"), between(node.started_at, node.settled_at or timezone.now())))
     if node.worker:
         facts.append((_("Worker"), node.worker))
-    if isinstance(node.progress, dict):
-        facts.append((_("Progress"), _progress(node.progress)))
+    if progress := progress_of(node):
+        facts.append((_("Progress"), progress))
     if model := node.options.get("model"):
         facts.append((_("Model"), str(model)))
     if calls and len(calls) < _MOST_CALLS:
@@ -199,12 +200,6 @@ def _queue(node: WorkflowNode) -> str:
     if node.queued_at is None or node.started_at is None or node.started_at < node.queued_at:
         return node.queue
     return _("{queue}, waited {time}").format(queue=node.queue, time=between(node.queued_at, node.started_at))
-
-
-def _progress(progress: dict[str, Any]) -> str:
-    current, total, message = (progress.get(key) for key in ("current", "total", "message"))
-    shown = f"{current:g}" if total is None else _("{current} of {total}").format(current=current, total=total)
-    return f"{message} {shown}".strip() if message else shown
 
 
 def _beside(look: Look, node: WorkflowNode) -> tuple[list[Neighbour], list[Neighbour]]:

@@ -15,7 +15,8 @@ from baton import money
 from baton.conf import get_settings
 from baton.dashboard.calls import costs_of
 from baton.dashboard.shown import WORST_FIRST, counted, not_known, whole
-from baton.explain.words import between, first_line, number
+from baton.explain.executions import error_class
+from baton.explain.words import between, clock, first_line, number
 from baton.models import WorkflowNode
 from baton.states import StepState
 
@@ -129,17 +130,36 @@ def times_of(node: WorkflowNode) -> tuple[str, str]:
 def now_of(node: WorkflowNode) -> str:
     """In a few words why it is where it is."""
     match str(node.state):
-        case "discarded" | "retryable" | "cancelled":
-            return first_line(node.error)
+        case "discarded" | "cancelled":
+            now = first_line(node.error)
+        case "retryable":
+            error = error_class(node.error) or first_line(node.error)
+            now = _("{error}, again at {time}").format(error=error, time=clock(node.due_at)).removeprefix(", ")
         case "pending":
-            return _("waits for {count} of {total}").format(count=node.remaining, total=node.n_deps)
+            now = _("waits for {count} of {total}").format(count=number(node.remaining), total=number(node.n_deps))
         case "available":
-            return _("waits for a worker of {queue}").format(queue=node.queue)
+            now = _("waits for a worker of {queue}").format(queue=node.queue)
         case "executing":
-            return _("on {worker}").format(worker=node.worker)
+            on = _("on {worker}").format(worker=node.worker)
+            now = ", ".join(part for part in (on, progress_of(node)) if part)
+        case "snoozed" if node.due_at is None:
+            now = _("held")
+        case "snoozed" if node.due_at == node.not_before:
+            now = _("not before {time}, as inserted").format(time=clock(node.due_at))
         case "snoozed":
-            return _("held") if node.due_at is None else _("waits for a time")
-    return ""
+            now = _("until {time}, asked by the step").format(time=clock(node.due_at))
+        case _:
+            now = ""
+    return now
+
+
+def progress_of(node: WorkflowNode) -> str:
+    """What it says of its own progress; empty where it says nothing."""
+    if not isinstance(node.progress, dict):
+        return ""
+    current, total, message = (node.progress.get(key) for key in ("current", "total", "message"))
+    shown = f"{current:g}" if total is None else _("{current} of {total}").format(current=current, total=total)
+    return f"{message} {shown}".strip() if message else shown
 
 
 def _chip(look: Look, state: str, count: int, states: list[str], present: list[str]) -> Chip:

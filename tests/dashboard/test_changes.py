@@ -124,7 +124,7 @@ def test_executing_step_tells_since_when_and_how_far_it_is():
 
     assert step["started_at"] == now.isoformat().replace("+00:00", "Z")
     assert step["progress"] == progress
-    assert step["now"] == "on w:1"
+    assert step["now"] == "on w:1, 3 of 4"
 
 
 def test_number_of_queries_does_not_depend_on_the_number_of_changes():

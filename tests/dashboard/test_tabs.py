@@ -13,6 +13,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from baton.explain.words import clock
 from baton.models import WorkflowNode, WorkflowRun
 from tests.factories import StepStatFactory, WorkflowNodeFactory, WorkflowRunFactory
 from tests.people import client_with, user_with
@@ -61,6 +62,28 @@ def test_steps_have_what_their_calls_cost_and_in_which_attempt_they_are(reader: 
         ("wait", "0 of 5", "—"),
     ]
     assert tab.shown == "2 of 2 shown, executing first."
+
+
+def test_steps_say_in_a_few_words_why_they_are_where_they_are(reader: Client) -> None:
+    run, later = WorkflowRunFactory.create(), timezone.now() + timedelta(hours=1)
+    add = WorkflowNodeFactory.create
+    add(run=run, name="a", retryable=True, error="RateLimitError: slow down\nmore", due_at=later)
+    add(run=run, name="b", executing=True, progress={"current": 44, "total": 60, "message": "line"})
+    add(run=run, name="c", snoozed=True, due_at=later)
+    add(run=run, name="d", snoozed=True, due_at=later, not_before=later)
+    add(run=run, name="e", snoozed=True, due_at=None)
+    add(run=run, name="f", n_deps=3, remaining=2)
+
+    rows = tab_of(reader, run, "steps").rows
+
+    assert {row["node"].name: row["now"] for row in rows} == {
+        "a": f"RateLimitError, again at {clock(later)}",
+        "b": "on elsewhere:1, line 44 of 60",
+        "c": f"until {clock(later)}, asked by the step",
+        "d": f"not before {clock(later)}, as inserted",
+        "e": "held",
+        "f": "waits for 2 of 3",
+    }
 
 
 def test_costs_of_steps_are_no_column_where_there_are_none(reader: Client) -> None:

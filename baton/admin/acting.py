@@ -237,9 +237,6 @@ def _do_retry(model_admin: Any, request: HttpRequest, runs: Sequence[WorkflowRun
 
 
 def _tell(model_admin: Any, request: HttpRequest, refused: Sequence[str]) -> None:
-    # The page's script looks for a form first, and goes where there is none: that is when it is said.
-    if request.headers.get("X-Requested-With") == "baton":
-        return
     for text in refused:
         model_admin.message_user(request, text, messages.WARNING)
 

@@ -15,6 +15,7 @@ from scripts import chromium
 from scripts.services import REDIS_URL
 from tests.browser.server import Daphne
 from tests.people import client_of, user_with
+from tests.settings import HAS_UNFOLD
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Response
@@ -115,6 +116,8 @@ def open_page(server: Daphne, windows: Windows, problems: list[str]) -> Iterator
         width: int = 1440,
         **more: Any,
     ) -> Page:
+        if HAS_UNFOLD and not more.get("java_script_enabled", True):
+            pytest.skip("django-unfold shows nothing without JavaScript")
         session = session_of(user) if user is not None else ""
         page = windows.open(session, color_scheme=scheme, viewport={"width": width, "height": 900}, **more)
         page.on("console", lambda message: problems.extend(complaint(message)))

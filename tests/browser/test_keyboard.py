@@ -16,7 +16,7 @@ def tab_to(page: Page, selector: str, *, at_most: int = 80) -> None:
     raise AssertionError(f"{selector} was not reached by {at_most} times Tab")
 
 
-def test_from_the_list_to_the_error_of_a_failed_step_and_on_to_the_retry(open_page, boss):
+def test_from_the_list_to_the_error_of_a_failed_step_on_to_its_rerun_and_the_end_of_it(open_page, boss):
     run = failed()
     page = open_page(list_of_runs(), boss)
 
@@ -35,6 +35,15 @@ def test_from_the_list_to_the_error_of_a_failed_step_and_on_to_the_retry(open_pa
     tab_to(page, "a[href$='/retry/']")
     page.keyboard.press("Enter")
     expect(page.get_by_role("button", name="Re-run 2 steps")).to_be_visible()
+    tab_to(page, "button.b-go")
+    page.keyboard.press("Enter")
+    expect(page.locator("[data-run-state]")).to_contain_text("running")
+    tab_to(page, "a[href$='/cancel/']")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Cancel run")).to_be_visible()
+    tab_to(page, "button.b-danger")
+    page.keyboard.press("Enter")
+    expect(page.locator("[data-run-state]")).to_contain_text("cancelled")
 
 
 def test_focus_can_be_seen_wherever_it_is(open_page, viewer):

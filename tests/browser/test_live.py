@@ -66,8 +66,12 @@ def test_page_catches_up_when_the_server_was_away(open_page, viewer, server, pro
 
     expect(state_of(page, "a")).to_contain_text("completed", timeout=LONG)
     expect(page.locator("[data-connection=open]")).to_be_visible(timeout=LONG)
+    expect(page.locator("[data-progress]")).to_contain_text("1 of 3")
     perform(run, "b")
     expect(state_of(page, "b")).to_contain_text("completed", timeout=LONG)
+    expect(state_of(page, "c")).to_contain_text("available")
+    expect(page.locator("[data-progress]")).to_contain_text("2 of 3")
+    assert page.locator("[data-steps] tbody tr").count() == 3
     assert_not_reloaded(page)
     problems[:] = [each for each in problems if "ERR_CONNECTION_REFUSED" not in each]
 

@@ -4,7 +4,7 @@ const KEPT = ["hidden", "open", "disabled"]; // the reader's and the scripts'
 
 // The page at an address, to take pieces from.
 export async function fetchPage(address, signal, more) {
-  const headers = { Accept: "text/html", "X-Requested-With": "baton", ...more };
+  const headers = { Accept: "text/html", ...more };
   const answer = await fetch(address, { redirect: "manual", signal, headers });
   if (!answer.ok || !answer.headers.get("Content-Type")?.startsWith("text/html")) throw new Error("There is no such page.");
   return new DOMParser().parseFromString(await answer.text(), "text/html");

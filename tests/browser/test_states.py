@@ -96,7 +96,7 @@ def test_empty_pages_say_what_to_do(open_page, boss, problems):
     expect(page.locator(".b-none")).to_contain_text("python manage.py qcluster")
     inspect(page, problems)
     page.goto(now())
-    expect(page.locator(".b-now-page")).to_contain_text("No step was discarded.")
+    expect(page.locator(".b-now-page")).to_contain_text("Nothing has failed.")
     inspect(page, problems)
     run = brief()
     page.goto(f"{list_of_runs()}?q=nothing+like+it")

@@ -13,6 +13,12 @@ let dueAt = Infinity;
 let timer = 0;
 let opener = null;
 let isPressed = false;
+let kept = {};
+try {
+  kept = localStorage;
+} catch {
+  // Nothing may be kept here.
+}
 
 export function renew(isUrgent = false) {
   const at = endedAt + (isUrgent ? Math.max(SOON, SOON_TIMES * took) : Math.max(REST, REST_TIMES * took));
@@ -115,7 +121,7 @@ document.addEventListener("keydown", (event) => {
   if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
   if (target.matches("input, textarea, select, dialog *")) return;
   if (key === "Escape") return find(".b-close")?.click();
-  if (localStorage.getItem("baton-keys") === "off") return;
+  if (kept.batonLetters === "off") return;
   if (/^[gtsma]$/.test(key)) find(`[data-tab^=${key}]`)?.click();
   if (key !== "n" && key !== "p") return;
   const failed = all(".b-node.b-discarded, .b-tl-row:has(.b-icon.b-discarded), tr:has(.b-state.b-discarded) a");
@@ -125,6 +131,6 @@ document.addEventListener("keydown", (event) => {
   if (next) visit(next, { isByKey: true });
 });
 for (const choice of all("[data-page-keys]")) {
-  choice.checked = localStorage.getItem("baton-keys") !== "off";
-  choice.addEventListener("change", () => localStorage.setItem("baton-keys", choice.checked ? "on" : "off"));
+  choice.checked = kept.batonLetters !== "off";
+  choice.addEventListener("change", () => (kept.batonLetters = choice.checked ? "on" : "off"));
 }

@@ -23,7 +23,7 @@ from baton.dashboard.graph.svg import to_svg
 from baton.dashboard.graph_plans import KnownPlan, Plans
 from baton.dashboard.group_panel import GroupPanel, Link, group_panel, opened_in
 from baton.dashboard.shown import ORDER
-from baton.explain.words import between, duration, listed, number
+from baton.explain.words import duration, listed, number
 from baton.models import WorkflowNode
 from baton.states import StepState
 
@@ -231,8 +231,10 @@ def _path(look: Look, nodes: Sequence[DrawnNode], seconds: float, now: datetime)
         one = _("{step} has taken {time} so far, of {whole} in all.")
     if len(ran) == 1:
         words = one
-    whole = between(look.run.inserted_at, look.run.finished_at or now)
-    sentences = [words.format(steps=_named(ran), step=ran[0], time=duration(seconds), whole=whole)]
+    whole = ((look.run.finished_at or now) - look.run.inserted_at).total_seconds()
+    # Of a group the longest step is taken, and two of those may have run at once.
+    time = duration(min(seconds, whole))
+    sentences = [words.format(steps=_named(ran), step=ran[0], time=time, whole=duration(whole))]
     if ahead:
         sentences.append(_("Still to come on this path: {steps}.").format(steps=_named(ahead)))
     return sentences

@@ -10,13 +10,14 @@ from urllib.parse import urlencode
 
 from django.utils.safestring import SafeString, mark_safe
 
-from baton.dashboard.graph.drawing import INSET, Drawing, DrawnEdge, DrawnNode
-from baton.dashboard.graph.mosaic import CELL_PITCH
+from baton.dashboard.graph.drawing import Drawing, DrawnEdge, DrawnNode
+from baton.dashboard.graph.mosaic import CELL_PITCH, size_of
 
 ID = "b-"
 _BAR = 3
 _DOT_RADIUS = 4
-_CELLS_INSET = 16
+_USUAL = size_of(10, 10)
+"""How big the groups are for whose texts ``graph.css`` has places: those of one row of cells."""
 _PARTS = {25: (10, 10, 5), 10: (5, 5), 5: (2, 2, 1), 2: (1, 1)}
 """So many cells of one state side by side are written as one, which is put together from these."""
 # Among them those that turn the direction of writing round.
@@ -56,7 +57,8 @@ def to_svg(drawing: Drawing, *, address: Address = address_of) -> SafeString:
         address: Where a node leads.
     """
     runs: dict[tuple[str, int], None] = {}
-    nodes = [part for node in drawing.nodes for part in _node(node, address, runs)]
+    share = max((node.share for node in drawing.nodes if node.cells), default=1)
+    nodes = [part for node in drawing.nodes for part in _node(node, address, runs, share)]
     parts = [
         _opening(drawing),
         "<defs>",
@@ -69,7 +71,7 @@ def to_svg(drawing: Drawing, *, address: Address = address_of) -> SafeString:
             f' cx="{dot.x}" cy="{dot.y}" r="{_DOT_RADIUS}"/>'
             for dot in drawing.junctions
         ),
-        f'</g><g class="b-nodes" data-rows="{_rows(drawing.nodes)}">',
+        f'</g><g class="b-nodes" data-rows="{_rows(drawing.nodes)}" data-share="{share}">',
         *nodes,
         "</g></svg>",
     ]
@@ -134,24 +136,23 @@ def _heads(edges: Iterable[DrawnEdge]) -> Iterator[str]:
 # Nodes ----------------------------------------------------------------------------------------------------------------
 
 
-def _node(node: DrawnNode, address: Address, runs: dict[tuple[str, int], None]) -> Iterator[str]:
+def _node(node: DrawnNode, address: Address, runs: dict[tuple[str, int], None], share: int) -> Iterator[str]:
     size = f' width="{node.width}" height="{node.height}"' if node.is_group else ""
     yield (
         f'<a class="{_classes(node)}" id="{ID}{node.id}" href="{_text(address(node))}"'
-        f' aria-label="{_text(node.label)}"{_data(node)} transform="translate({node.x} {node.y})">'
+        f' aria-label="{_text(node.label)}"{_data(node, share)} transform="translate({node.x} {node.y})">'
         f'<rect class="b-box"{size}/>'
         f'<use class="b-icon" href="#b-i-{_text(node.icon)}"/>'
         f'<text class="b-name">{_text(node.title)}</text>'
     )
-    foot = f' y="{node.height - 12}"' if node.is_group else ""
+    wider, taller = (node.width - _USUAL[0], node.height - _USUAL[1]) if node.is_group else (0, 0)
+    end, foot = f' x="{wider}"' if wider else "", f' y="{taller}"' if taller else ""
     if node.time:
-        end = f' x="{node.width - INSET}"' if node.is_group else ""
         since = f' data-since="{_text(node.since)}"' if node.since else ""
         yield f'<text class="b-time"{end}{since}>{_text(node.time)}</text>'
     if node.line:
         yield f'<text class="b-line"{foot}>{_text(node.line)}</text>'
     if node.cost:
-        end = f' x="{node.width - _CELLS_INSET}"' if node.is_group else ""
         yield f'<text class="b-cost"{end}{foot}>{_text(node.cost)}</text>'
     if node.cells:
         yield from _cells(node, runs)
@@ -220,20 +221,19 @@ def _classes(node: DrawnNode) -> str:
     flags = {
         "b-group": node.is_group,
         "b-open": node.is_open,
-        "b-critical": node.is_critical,
         "b-selected": node.is_selected,
     }
     return " ".join(["b-node", f"b-{node.state}", *(name for name, is_set in flags.items() if is_set)])
 
 
-def _data(node: DrawnNode) -> str:
+def _data(node: DrawnNode, share: int) -> str:
     """What scripts need: who it is, and of a group which steps stand behind each cell."""
     values: dict[str, str | int] = {"in": f"{ID}{node.parent}"} if node.parent else {}
     if not node.is_group:
         values |= {"step": node.key}
     else:
         values |= {"members": node.members}
-        if node.share > 1:
+        if node.cells and node.share != share:
             values |= {"share": node.share}
     return "".join(f' data-{name}="{_text(str(value))}"' for name, value in values.items())
 

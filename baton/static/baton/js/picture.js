@@ -31,7 +31,7 @@ export function read() {
   for (const node of all("[data-members]", svg)) {
     const key = new URLSearchParams(node.getAttribute("href")).get("group");
     const steps = [...idsIn(node.dataset.members)];
-    groups.set(node, { key, name: names[key], share: Number(node.dataset.share ?? 1), count: steps.length });
+    groups.set(node, { key, name: names[key], share: Number(node.dataset.share ?? node.parentNode.dataset.share), count: steps.length });
     steps.forEach((id, place) => places.set(id, { node, place }));
   }
   squeeze();

@@ -146,6 +146,20 @@ def test_list_of_runs_shows_state_progress_and_what_went_wrong(viewer):
     assert "0 of 2 · 1 available · 1 pending</span>" in page
 
 
+def test_list_of_runs_counts_what_is_there_also_of_runs_whose_ending_nobody_noted(viewer):
+    run = WorkflowRunFactory.create(failed=True)
+    for trait in ("discarded", "cancelled", "cancelled"):
+        WorkflowNodeFactory.create(run=run, **{trait: True})
+    lenient = Workflow("lenient").add("bad", steps.discard)
+    run = lenient.add("b", steps.nothing, deps=["bad"], ignore_discarded=True).insert()
+    drain(run)
+
+    page = text_of(viewer, list_of(WorkflowRun))
+
+    assert 'aria-label="2 cancelled, 1 discarded"' in page
+    assert 'aria-label="1 completed, 1 discarded"' in page
+
+
 def test_page_of_a_run_begins_with_its_headline_and_leads_to_its_steps_by_state(viewer):
     run = failed_run()
 

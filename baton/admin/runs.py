@@ -12,7 +12,7 @@ from uuid import UUID
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
-from django.db.models import Case, Count, F, Q, QuerySet, When, Window
+from django.db.models import Case, Count, F, QuerySet, When, Window
 from django.db.models.functions import Length, RowNumber
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
 from django.http.response import HttpResponseBase
@@ -264,23 +264,17 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
 
     def complete_page(self, rows: Sequence[WorkflowRun]) -> None:
         """Read how far the runs of a page are, what went wrong in them, what they cost and who waits: six queries."""
-        states = states_of([run for run in rows if not run.is_settled])
-        states |= endings_of([run for run in rows if run.is_settled])
+        states = endings_of([run for run in rows if run.is_settled])
+        states |= states_of([run for run in rows if run.pk not in states])
         failures = failures_of([run for run in rows if run.state == RunState.FAILED])
         costs = costs_of([run.pk for run in rows], using=_alias(rows)) if rows else {}
         people, holds = people_of(rows), holds_of([run for run in rows if not run.is_settled])
-        for run_id, (_words, cancelled) in failures.items():
-            failed = states.get(run_id, {}).get(StepState.DISCARDED.value, 0)
-            states[run_id] = states.get(run_id, {}) | {
-                StepState.DISCARDED.value: failed - cancelled,
-                StepState.CANCELLED.value: cancelled,
-            }
         for run in rows:
             vars(run)["admin_cost"] = costs.get(run.pk, (None, 0))
             vars(run)["admin_by"] = people.get(run.pk, "")
             vars(run)["admin_hold"] = holds.get(run.pk, "")
             vars(run)["admin_states"] = states.get(run.pk, {})
-            vars(run)["admin_failure"] = failures.get(run.pk, ("", 0))[0]
+            vars(run)["admin_failure"] = failures.get(run.pk, "")
 
     @admin.display(description=_("run"), ordering="name")
     def name_shown(self, run: WorkflowRun) -> Any:
@@ -399,7 +393,7 @@ def _needs(run: WorkflowRun, words: Any) -> SafeString | str:
 
 
 def states_of(runs: Sequence[WorkflowRun]) -> dict[Any, dict[str, int]]:
-    """The counts of steps by state, of runs that may still change."""
+    """The counts of steps by state."""
     found: dict[Any, dict[str, int]] = {}
     if not runs:
         return found
@@ -410,40 +404,30 @@ def states_of(runs: Sequence[WorkflowRun]) -> dict[Any, dict[str, int]]:
 
 
 def endings_of(runs: Sequence[WorkflowRun]) -> dict[Any, dict[str, int]]:
-    """The same of settled runs, by what was noted when they ended: their steps need not be read.
-
-    Of runs that failed, what was cancelled is counted as discarded.
-    """
+    """The same of settled runs in which all steps completed, as was noted at their end: the steps need not be read."""
     if not runs:
         return {}
     rows = Completion.objects.using(_alias(runs)).filter(run__in=[run.pk for run in runs]).order_by("round")
-    return {
-        run_id: {
-            StepState.COMPLETED.value: total - failed,
-            (StepState.CANCELLED if outcome == RunState.CANCELLED else StepState.DISCARDED).value: failed,
-        }
-        for run_id, outcome, total, failed in rows.values_list("run_id", "outcome", "total_count", "failed_count")
-    }
+    noted = {run_id: ending for run_id, *ending in rows.values_list("run_id", "total_count", "failed_count")}
+    return {run_id: {StepState.COMPLETED.value: total} for run_id, (total, failed) in noted.items() if not failed}
 
 
-def failures_of(runs: Sequence[WorkflowRun]) -> dict[Any, tuple[str, int]]:
-    """The step that failed first in each run, with its error, and how many steps were cancelled."""
+def failures_of(runs: Sequence[WorkflowRun]) -> dict[Any, str]:
+    """The step that failed first in each run, with its error."""
     if not runs:
         return {}
     # What was cancelled for another step's sake is never the first.
     follows = Case(When(error__startswith=BY_DEPENDENCY, then=1), default=0)
     rank = Window(RowNumber(), partition_by=F("run_id"), order_by=[follows, F("settled_at"), F("id")])
-    cancelled = Window(Count("id", filter=Q(state=StepState.CANCELLED)), partition_by=F("run_id"))
     failed = (
         WorkflowNode.objects.using(_alias(runs))
         .filter(run__in=[run.pk for run in runs], state__in=FAILED)
         .order_by()
-        .annotate(rank=rank, cancelled=cancelled)
+        .annotate(rank=rank)
         .filter(rank=1)
     )
     return {
-        run_id: (f"{name}: {first_line(error)}", count)
-        for run_id, name, error, count in failed.values_list("run_id", "name", "error", "cancelled")
+        run_id: f"{name}: {first_line(error)}" for run_id, name, error in failed.values_list("run_id", "name", "error")
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -10,16 +10,21 @@ from typing import Any, Self
 from uuid import UUID
 
 from django.db.models import ExpressionWrapper, F, Q, Sum
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from baton import money
 from baton.conf import get_settings
-from baton.explain.words import clock, duration, number
+from baton.dashboard.shown import not_known
+from baton.explain.words import between, clock, duration, number
 from baton.llm import stats
-from baton.models import StepStat
+from baton.models import LedgerEntry, StepStat
 from baton.models.fields import MoneyField
-from baton.states import Resolution
+from baton.states import EntryState, Resolution, StepState
+
+_OF_ENTRIES = ("key", "model", "attempt", "started_at", "ended_at", "reserved", "resolution", "state", "fence")
+_OF_THEIR_STEPS = {"step_name": F("node__name"), "node_state": F("node__state"), "now": F("node__fence")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +71,7 @@ class Call:
             step=call["step_name"],
             key=call["key"],
             attempt=call["attempt"],
-            model=call["model"] or "—",
+            model=call["model"] or not_known(),
             outcome=_served(times) if is_served else _("ok"),
             tokens_in="" if is_served else _tokens(call["input_tokens"]),
             tokens_out="" if is_served else _tokens(call["output_tokens"]),
@@ -84,35 +89,54 @@ class Call:
         held = money.amount(reserved, get_settings().currency) if reserved else ""
         notes = [str(Resolution(resolution).label)] if resolution else []
         notes += [_("{amount} reserved").format(amount=held)] if held else []
+        words = {"outcome": _("unknown outcome"), "cost": _("unknown"), "note": ", ".join(notes)}
+        return cls._unpaid(call, **words, is_unpriced=True)
+
+    @classmethod
+    def open(cls, call: Mapping[str, Any]) -> Self:
+        """One that goes on, or that failed without being paid for."""
+        goes_on = call["state"] == EntryState.CALLING
+        took = between(call["started_at"], timezone.now() if goes_on else call["ended_at"])
+        outcome = str(EntryState(call["state"]).label)
+        return cls._unpaid(call, outcome=outcome, took=took if goes_on or call["ended_at"] else "", cost=not_known())
+
+    @classmethod
+    def _unpaid(cls, call: Mapping[str, Any], **words: Any) -> Self:
+        common = {"took": "", "note": "", "is_unpriced": False, "tokens_in": "", "tokens_out": ""}
         return cls(
             at=call["started_at"],
             step=call["step_name"],
             key=call["key"],
             attempt=call["attempt"],
-            model=call["model"] or "—",
-            outcome=_("unknown outcome"),
-            tokens_in="",
-            tokens_out="",
-            took="",
-            cost=_("unknown"),
-            is_unpriced=True,
-            note=", ".join(notes),
+            model=call["model"] or not_known(),
+            **{**common, **words},
         )
 
 
-def calls_of(run_id: UUID, *, node_id: int | None = None, most: int, has_unknown: bool = True) -> list[Call]:
+def calls_of(run_id: UUID, *, node_id: int | None = None, most: int, has_unpaid: bool = True) -> list[Call]:
     """The newest calls of a run or a step in the order of their times, in at most two queries.
 
     Args:
         run_id: The run.
         node_id: Those of this step only.
         most: How many at most.
-        has_unknown: Whether the outcome of any call of the run is unknown.
+        has_unpaid: Whether there may be any that go on, failed, or are of unknown outcome.
     """
     found = [Call.of(each) for each in stats.steps_for_workflow(run_id, node_id=node_id, limit=most)]
-    if has_unknown:
-        found += [Call.unknown(each) for each in stats.unknown_outcomes(run_id, node_id=node_id)]
+    if has_unpaid:
+        found += _unpaid(run_id, node_id, most)
     return sorted(found, key=lambda call: call.at)[-most:]
+
+
+def _unpaid(run_id: UUID, node_id: int | None, most: int) -> Iterator[Call]:
+    entries = LedgerEntry.objects.using(get_settings().database).filter(run_id=run_id, is_call=True)
+    if node_id is not None:
+        entries = entries.filter(node_id=node_id)
+    unpaid = entries.exclude(state=EntryState.ANSWERED).order_by("-started_at", "-id")
+    for each in unpaid.values(*_OF_ENTRIES, **_OF_THEIR_STEPS)[:most]:
+        is_over = each["node_state"] != StepState.EXECUTING or each["now"] != each["fence"]
+        is_unknown = each["state"] == EntryState.AMBIGUOUS or (each["state"] == EntryState.CALLING and is_over)
+        yield Call.unknown(each) if is_unknown else Call.open(each)
 
 
 def cost_of(calls: Sequence[Call]) -> str:

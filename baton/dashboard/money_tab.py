@@ -59,7 +59,7 @@ def shown(look: Look) -> MoneyTab:
     models, steps = (stats.cost_in_run(each, run.pk, has_unknown=has_unknown) for each in ("model", column))
     calls: list[Call] = []
     if look.may_see_calls:
-        calls = calls_of(run.pk, most=MOST_CALLS, has_unknown=has_unknown)[::-1]
+        calls = calls_of(run.pk, most=MOST_CALLS)[::-1]
     currency, budget = totals["currency"], run.budget
     at_end = look.usual.cost_at_end_of(run, totals)
     return MoneyTab(

@@ -24,7 +24,7 @@ from baton.explain.steps import explain_marked
 from baton.explain.words import between, clock, duration, number, parts
 from baton.llm import capture
 from baton.models import WorkflowEdge, WorkflowNode
-from baton.states import AttemptOutcome
+from baton.states import AttemptOutcome, StepState
 
 if TYPE_CHECKING:
     from baton.dashboard.page import Look
@@ -125,8 +125,8 @@ def panel_of(look: Look, node: WorkflowNode) -> Panel:
     logs = capture.entries(look.run, node.name)[-_MOST_CALLS:] if has_logs else []
     calls: list[Call] = []
     if look.may_see_calls and known.called:
-        has_unknown = bool(known.totals["ambiguous"])
-        calls = calls_of(look.run.pk, node_id=node.pk, most=_MOST_CALLS, has_unknown=has_unknown)
+        has_unpaid = node.state == StepState.EXECUTING or bool(known.totals["ambiguous"])
+        calls = calls_of(look.run.pk, node_id=node.pk, most=_MOST_CALLS, has_unpaid=has_unpaid)
     return Panel(
         node=node,
         state=str(node.state),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.test import AsyncClient, Client
 from django.urls import reverse
+from django.utils import timezone
 
 from baton.dashboard.calls_csv import csv_of
 from baton.models import WorkflowNode, WorkflowRun
@@ -115,6 +117,25 @@ def test_tab_lists_the_newest_calls_first_and_says_what_no_sum_has() -> None:
     assert next(call.step for call, _address in tab.calls) == "later"
     assert {call.outcome for call, _address in tab.calls} == {"ok", "from ledger, 2 times", "unknown outcome"}
     assert [(row["name"], "step=later" in row["address"]) for row in tab.by_step] == [("ask", False), ("later", True)]
+
+
+def test_calls_that_go_on_or_failed_are_listed_with_no_cost() -> None:
+    node = WorkflowNodeFactory.create(name="ask", executing=True, fence=2)
+    StepStatFactory.create(node=node, key="paid")
+    began = timezone.now() - timedelta(seconds=30)
+    LedgerEntryFactory.create(node=node, key="now", calling=True, fence=2, started_at=began)
+    LedgerEntryFactory.create(node=node, key="vanished", calling=True, fence=1)
+    LedgerEntryFactory.create(node=node, key="refused", state="failed", answer=None)
+
+    calls = {call.key: call for call, _address in tab_of(client_with(*SEES), node.run).context["page"].tab.calls}
+
+    assert {key: (call.outcome, call.cost) for key, call in calls.items()} == {
+        "paid": ("ok", "$0.0022"),
+        "now": ("calling", "—"),
+        "vanished": ("unknown outcome", "unknown"),
+        "refused": ("failed", "—"),
+    }
+    assert calls["now"].took.startswith("3")
 
 
 def test_what_the_ledger_saved_is_not_nothing_where_it_has_no_price() -> None:

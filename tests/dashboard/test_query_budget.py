@@ -117,7 +117,7 @@ RUNS: dict[str, Callable[[int], WorkflowRun]] = {
 }
 # The worst of the four, of which 2 are the admin's own: the session and the user. Who is no superuser asks 2 more, for
 # permissions.
-LATER = {"graph": 10, "timeline": 12, "steps": 9, "money": 10, "activity": 10}
+LATER = {"graph": 10, "timeline": 12, "steps": 9, "money": 11, "activity": 10}
 PANEL = 5
 
 

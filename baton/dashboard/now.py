@@ -15,6 +15,7 @@ from django.db.models import Count, ExpressionWrapper, F, Max, Min, Q, Sum
 from django.db.models.functions import TruncDate, TruncHour
 from django.urls import reverse
 from django.utils.dateparse import parse_datetime
+from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
 from baton import money, q2
@@ -42,6 +43,7 @@ _CHART_HEIGHT = 96
 _MODELS = 3
 _RATE_MINUTES = 5
 _CLUSTER_SECONDS = 60.0
+_MOST_LEASES = 5_000
 _KEPT_SECONDS = 30
 _NEWEST = ("id", "step", "state", "attempt", "started_at", "settled_at")
 
@@ -96,7 +98,7 @@ class NowPage:
 
 
 def now_page(*, using: str | None = None) -> NowPage:
-    """Read what an operator must know, in the queries of the strip and seven more."""
+    """Read what an operator must know, in the queries of the strip and eight more."""
     using = using or get_settings().database
     strip = strip_of(using=using)
     days, models, unpriced = _spend(using, strip.as_of)
@@ -185,15 +187,32 @@ def _clear_in(waiting: int, rate: float, *, is_unserved: bool) -> str:
 
 
 def _clusters(using: str, now: datetime) -> list[dict[str, Any]]:
-    rows = QueueSighting.objects.using(using).order_by("-seen_at").values_list("host", "queue", "seen_at")
+    """Where workers hold steps or have answered a roll-call, the busy ones first."""
+    lease = timedelta(seconds=get_settings().lease_seconds)
+    sightings = QueueSighting.objects.using(using).order_by("-seen_at").values_list("host", "queue", "seen_at")
+    seen = {(host, queue): seen_at for host, queue, seen_at in sightings[:_MOST_CLUSTERS]}
+    busy: dict[tuple[str, str], int] = defaultdict(int)
+    leases = WorkflowNode.objects.using(using).filter(lease_until__isnull=False).order_by()
+    for worker, queue, until in leases.values_list("worker", "queue", "lease_until")[:_MOST_LEASES]:
+        if until is not None and until > now:
+            place = (worker.rpartition(":")[0], queue)
+            busy[place] += 1
+            seen[place] = max(until - lease, seen.get(place, until - lease))
+
+    def is_near(place: tuple[str, str]) -> bool:
+        return (now - seen[place]).total_seconds() < _CLUSTER_SECONDS
+
+    places = sorted(seen, key=lambda place: (place not in busy, now - seen[place]))
     return [
         {
-            "host": host,
-            "queue": queue,
-            "icon": "completed" if (now - seen_at).total_seconds() < _CLUSTER_SECONDS else "pending",
-            "seen": _("{time} ago").format(time=between(seen_at, now)),
+            "host": place[0],
+            "queue": place[1],
+            "busy": _("{count} busy").format(count=number(busy[place])) if place in busy else "",
+            # Who answered long ago may be gone, or was only asked long ago.
+            "icon": "executing" if place in busy else "available" if is_near(place) else "pending",
+            "seen": _("{time} ago").format(time=between(min(seen[place], now), now)),
         }
-        for host, queue, seen_at in rows[:_MOST_CLUSTERS]
+        for place in places[:_MOST_CLUSTERS]
     ]
 
 
@@ -389,8 +408,8 @@ def _day(turn: int, date: Any, models: dict[str, Decimal], kinds: dict[str, str]
         )
     total = sum(parts.values(), Decimal(0))
     return Day(
-        label=f"{date:%d}.{date:%m}.",
-        total=money.amount(total, "") if total else "",
+        label=date_format(date, "j M"),
+        total=money.amount(total, get_settings().currency) if total else "",
         middle=percent((turn + 0.5) * width),
         top=floor - 5,
         bars=bars,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from django.core.cache import cache
 from django.db.models import Count, ExpressionWrapper, F, Min, Q, Sum, Value, Window
@@ -31,6 +31,7 @@ _MOST_RUNS = 200
 """The throughput is that of so many runs at most: those that go on or ended last."""
 _MOST_QUEUES = 12
 _KEPT_SECONDS = 5
+_WORKERS_SECONDS = 300
 _BAR_HEIGHT = 20
 _AMBER, _RED = 80, 100
 _SEVERITY = ("discarded", "warning", "completed", "pending")
@@ -305,13 +306,33 @@ def _queues(
     return sorted(found, key=lambda queue: (_SEVERITY.index(queue.icon), queue.name))[:_MOST_QUEUES]
 
 
+def _workers_of(service: Service) -> int:
+    """How many workers serve a queue: the most that were known of in the last minutes.
+
+    Only one of them answers a roll-call; and that a host runs several clusters for a queue only shows when more of its
+    workers are busy than one has.
+    """
+    known = max(service.busy, len(service.hosts) * q2.workers_on_a_host(service.queue))
+    if not known:
+        return 0
+    part = int(service.now.timestamp()) // _WORKERS_SECONDS
+    this, before = (
+        f"baton:strip:{service.using}:workers:{quote(service.queue, safe='')}:{each}" for each in (part, part - 1)
+    )
+    kept = cache.get_many([this, before])
+    most: int = max(known, kept.get(this, 0))
+    if most != kept.get(this):
+        cache.set(this, most, 2 * _WORKERS_SECONDS)
+    return max(most, int(kept.get(before, 0)))
+
+
 def _queue(service: Service, waiting: int, since: datetime | None) -> Queue:
-    workers = max(service.busy, len(service.hosts) * q2.workers_on_a_host(service.queue))
+    workers = _workers_of(service)
     wait = service.why_not_taken(since) if waiting else Wait.BRIEF
     gone = duration(service.untouched_seconds(since))
     if wait == Wait.UNSERVED:
         icon, words = "discarded", _("no worker for {time}, {steps}").format(time=gone, steps=_wait(waiting))
-    elif service.is_full:
+    elif service.is_full and service.busy >= workers:
         text = ngettext("its {count} worker is busy", "all {count} workers busy", workers)
         icon, words = "warning", text.format(count=number(workers))
     elif wait == Wait.LOST:

@@ -63,6 +63,22 @@ def test_where_all_is_new_a_scheduled_sweep_is_not_missed_yet(settings: Any, age
     assert [todo.what for todo in now_page().todos] == todos
 
 
+def test_hosts_where_workers_are_busy_are_clusters_too() -> None:
+    lease = {"executing": True, "lease_until": timezone.now() + timedelta(minutes=1)}
+    for turn in range(3):
+        WorkflowNodeFactory.create(worker=f"ocr1:{turn}", queue="ocr", **lease)
+    QueueSightingFactory.create(host="web1", queue="default")
+    QueueSightingFactory.create(host="old", queue="mail", seen_at=timezone.now() - timedelta(hours=1))
+
+    clusters = now_page().clusters
+
+    assert [(each["host"], each["queue"], each["busy"], each["icon"]) for each in clusters] == [
+        ("ocr1", "ocr", "3 busy", "executing"),
+        ("web1", "default", "", "available"),
+        ("old", "mail", "", "pending"),
+    ]
+
+
 def test_failures_are_grouped_by_what_they_failed_with() -> None:
     at = timezone.now() - timedelta(minutes=12)
     for index in range(3):
@@ -135,7 +151,7 @@ def test_spend_is_told_by_day_and_by_the_dearest_models() -> None:
         ("other models", "$1.00"),
     ]
     assert len(shown.days) == 7
-    assert shown.days[-1].total == "12.00"
+    assert shown.days[-1].total == "$12.00"
     assert shown.unpriced == "+ 1 unpriced"
 
 

@@ -166,6 +166,18 @@ class TestHealth:
 
         assert (queue.icon, queue.words) == ("warning", "its 1 worker is busy")
 
+    def test_workers_of_several_clusters_of_a_host_are_known_once_they_were_busy(self, monkeypatch) -> None:
+        monkeypatch.setattr("baton.q2.workers_on_a_host", lambda queue: 1)
+        lease = {"executing": True, "queue": "a queue", "lease_until": timezone.now() + timedelta(minutes=1)}
+        nodes = [WorkflowNodeFactory.create(worker=f"host:{turn}", **lease) for turn in range(2)]
+
+        def words() -> str:
+            return next(each for each in strip_of().queues if each.name == "a queue").words
+
+        assert words() == "all 2 workers busy"
+        WorkflowNode.objects.filter(pk=nodes[0].pk).update(lease_until=None, state="available")
+        assert words() == "2 workers, 1 busy"
+
     def test_the_sweep_tells_when_it_was_seen(self) -> None:
         SweepLeaseFactory.create(swept_at=timezone.now() - timedelta(seconds=12))
 

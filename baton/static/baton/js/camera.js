@@ -2,7 +2,7 @@
 
 import { find } from "./dom.js";
 
-export const FACTOR = 1.25;
+const FACTOR = 1.25;
 const [LEAST, MOST, READABLE] = [0.25, 2, 0.75];
 const TALLEST = 0.86; // of the window
 const between = (low, value, high) => Math.min(high, Math.max(low, value));
@@ -27,9 +27,11 @@ function fitting() {
 }
 
 export const fit = () => zoom(fitting() / scale);
+export const closer = () => zoom(FACTOR);
+export const wider = () => zoom(1 / FACTOR);
 
 // What is in the middle stays there, or what is at a point.
-export function zoom(factor, point) {
+function zoom(factor, point) {
   const { left, top, width, height } = box.getBoundingClientRect();
   const [x, y] = point ? [point.clientX - left, point.clientY - top] : [width / 2, height / 2];
   const larger = between(Math.min(LEAST, fitting()), scale * factor, MOST) / scale;
@@ -58,7 +60,7 @@ export function bring(node, isAlways = false) {
 
 new ResizeObserver(show).observe(box);
 
-// One pointer drags, two pinch; text stays to be selected.
+// One pointer drags, two pinch; text is to be selected.
 box.addEventListener("pointerdown", (event) => {
   if (event.button || (event.pointerType === "mouse" && event.target.closest("text"))) return;
   pointers.set(event.pointerId, event);

@@ -21,5 +21,14 @@ export async function ask(address) {
   });
   dialog.showModal();
   const names = JSON.parse(form.dataset.steps);
-  if (names.length) tell("concerns", names);
+  if (names.length && root.dataset.view === "graph") tell("concerns", showing(await import("./picture.js"), names));
+}
+
+// The nodes that show the steps of these names.
+function showing({ nodes, groups }, names) {
+  const isOf = (node, name) => {
+    const [start, , end] = groups.get(node)?.name ?? [];
+    return node.dataset.step === name || (start && name.startsWith(start) && name.endsWith(end));
+  };
+  return nodes.filter((node) => names.some((name) => isOf(node, name)));
 }

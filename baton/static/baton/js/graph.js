@@ -6,7 +6,6 @@ import * as picture from "./picture.js";
 import { visit } from "./visit.js";
 import { word } from "./words.js";
 
-const SETTLED = ["completed", "discarded", "cancelled"];
 const WORST_FIRST = ["discarded", "retryable", "executing", "snoozed", "available", "pending", "cancelled", "completed"];
 const [WIDTH, HEIGHT] = [200, 52]; // of a step, as graph.css has it
 
@@ -39,8 +38,8 @@ on("refreshed", () => {
   begin();
   if (cell !== null) enter(cell);
 });
-on("concerns", (names) => {
-  concerned = names && picture.showing(names);
+on("concerns", (nodes) => {
+  concerned = nodes;
   ink();
 });
 
@@ -51,7 +50,7 @@ on("steps", (steps) => {
     const { cell: use, share } = picture.cellOf(step.id);
     // What the others are that share the cell, only the server knows; what is worse is shown at once.
     const isWorse = use && WORST_FIRST.indexOf(step.state) < WORST_FIRST.indexOf(picture.shownIn(use));
-    if (isWorse || share === 1) use.setAttribute("href", `#b-c-${step.state}`);
+    if (isWorse || (use && share === 1)) use.setAttribute("href", `#b-c-${step.state}`);
     const node = picture.byId(`b-n-${step.id}`);
     if (node) paint(node, step);
   }
@@ -62,10 +61,11 @@ function paint(node, step) {
   if (was !== step.state) {
     look(node, step.state, "b-i-");
     node.setAttribute("aria-label", node.getAttribute("aria-label").replace(`: ${word(was)}.`, `: ${word(step.state)}.`));
+    const isSettled = ["completed", "discarded", "cancelled"].includes(step.state);
     for (const [path] of picture.leading(node.id)) {
       if (path.closest(".b-cause")) continue;
-      path.classList.toggle("b-settled", SETTLED.includes(step.state));
-      path.classList.toggle("b-waiting", !SETTLED.includes(step.state));
+      path.classList.toggle("b-settled", isSettled);
+      path.classList.toggle("b-waiting", !isSettled);
     }
     if (follow.checked && step.state === "executing") camera.bring(node);
   }
@@ -121,9 +121,9 @@ for (const kind of ["pointermove", "pointerdown", "pointerleave"]) box.addEventL
 
 const ARROWS = { ArrowDown: [0, 1], ArrowUp: [0, -1], ArrowRight: [1, 0], ArrowLeft: [-1, 0] };
 const KEYS = {
-  "+": () => camera.zoom(camera.FACTOR),
-  "=": () => camera.zoom(camera.FACTOR),
-  "-": () => camera.zoom(1 / camera.FACTOR),
+  "+": camera.closer,
+  "=": camera.closer,
+  "-": camera.wider,
   0: camera.fit,
   c: () => critical.click(),
   f: () => follow.click(),

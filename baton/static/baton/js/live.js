@@ -7,8 +7,8 @@ const [ASK_EVERY, ANSWER_WITHIN] = [15_000, 10_000];
 const [SOCKET_AGAIN, SOCKET_AGAIN_SOON] = [60_000, 10_000]; // beside the questions; soon where there was a socket
 const [BAD_MESSAGE, DENIED] = [4400, 4403];
 
-// `tell` is given every message, `show` the state of the connection: open, lost, polling, finished, gone, denied.
-// Where there is no socket, `changes` is asked, or `poll` is called.
+// `tell` is given messages, `show` the state: open, lost, polling, finished, gone, denied. Where there is no socket,
+// `changes` is asked, or `poll` is called.
 export function follow({ socket, changes, asOf, tell, show, poll, seconds = POLL_SECONDS }) {
   const timers = {};
   let [state, line, polling, failures, etag] = ["none", null, 0, 0, ""];
@@ -40,7 +40,7 @@ export function follow({ socket, changes, asOf, tell, show, poll, seconds = POLL
     offset = Date.parse(time) - Date.now();
   }
 
-  // Connect or ask at once, where that is waited for.
+  // Connect or ask at once.
   function retry() {
     if (isOver()) return;
     if (polling) question();

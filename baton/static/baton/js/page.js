@@ -124,9 +124,9 @@ function showRow(step) {
   else delete part("ran").dataset.since;
 }
 
-// Beside the tabs, where it moves nothing.
 function offerToSort() {
   if (find(".b-sort-again")) return;
+  // Where it moves nothing.
   find(".b-tabs").append(element("a", { class: "b-sort-again", href: location.search, "data-own": "" }, word("sort")));
 }
 
@@ -187,8 +187,6 @@ function announce(text) {
   }, announced + ANNOUNCE_EVERY - Date.now());
 }
 
-// Copying ---
-
 root.addEventListener("click", async ({ target }) => {
   const button = target.closest("button[data-copy]");
   if (!button || button.textContent === word("copied")) return;
@@ -204,8 +202,6 @@ root.addEventListener("click", async ({ target }) => {
   button.textContent = word("copied");
   setTimeout(() => (button.textContent = usual), 2_000);
 });
-
-// Beginning ---
 
 begin();
 const { connection, changes, socket, asOf } = root.dataset;

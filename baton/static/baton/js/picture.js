@@ -8,7 +8,7 @@ const box = find("[data-graph]");
 const svg = find("#b-graph");
 let [nodes, rows, into, outOf, groups, places] = [];
 
-export { nodes };
+export { groups, nodes };
 export const byId = (id) => svg.getElementById(id);
 export const isDown = () => svg.matches(".b-down");
 
@@ -45,7 +45,7 @@ function* idsIn(text) {
   }
 }
 
-// Names were cut for the usual fonts; in a wider one they are pressed together rather than run into the time.
+// Names were cut for the usual fonts; in a wider one they are pressed together.
 function squeeze() {
   const parts = all(".b-name, .b-line", svg).map((text) => {
     const beside = text.parentNode.querySelector(text.matches(".b-name") ? ".b-time" : ".b-cost");
@@ -55,15 +55,6 @@ function squeeze() {
   for (const [text, part, length] of parts) {
     if (part > 0.2 && part < 1) set(text, { textLength: length * part, lengthAdjust: "spacingAndGlyphs" });
   }
-}
-
-// The nodes that show the steps of these names.
-export function showing(names) {
-  const isOf = (node, name) => {
-    const [start, , end] = groups.get(node)?.name ?? [];
-    return node.dataset.step === name || (start && name.startsWith(start) && name.endsWith(end));
-  };
-  return nodes.filter((node) => names.some((name) => isOf(node, name)));
 }
 
 // Along the edges ---
@@ -122,7 +113,7 @@ export function ink(chosen) {
 
 // Cells ---
 
-// Cells of one state side by side come as one; whoever wants the cells of a group takes them apart.
+// Cells of one state side by side come as one; here they are taken apart.
 export function cellsOf(node) {
   const group = groups.get(node);
   if (!group || group.cells) return group?.cells ?? [];

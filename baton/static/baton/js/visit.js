@@ -90,7 +90,7 @@ function take(fresh, isChosen) {
   tell("refreshed");
 }
 
-// Whether the reader has something in hand there: a selection, a field, a pressed button.
+// Whether the reader holds something: a selection, a field, a pressed button.
 function isHeld() {
   const selection = getSelection();
   const isSelecting = !selection.isCollapsed && find(".b-columns").contains(selection.anchorNode);

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from decimal import Decimal
 
 from django.db import connection
 from django.urls import reverse
+from django.utils import timezone
 
 from baton import Workflow
 from baton.engine.gate import claim
 from baton.engine.runner import Held, execute
-from baton.models import WorkflowRun
+from baton.models import WorkflowEdge, WorkflowNode, WorkflowRun
 from baton.testing import drain
 from tests import steps
-from tests.factories import StepStatFactory
+from tests.dashboard.graphs import layers
+from tests.factories import DebugLogFactory, StepStatFactory, WorkflowRunFactory
 
 TABS = ("graph", "timeline", "steps", "money", "activity")
 EVIL = "<script>document.title='evil'</script><img src=x onerror=\"document.title='evil'\">"
@@ -80,16 +83,52 @@ def ingest(pages: int = 120) -> WorkflowRun:
     return run
 
 
+def vast() -> WorkflowRun:
+    """A run of 10,000 steps in 100 layers, of which 40 have completed and the next one is at work."""
+    shape, edges = layers(100, 100)
+    run = WorkflowRunFactory.create(name="reindex-catalog")
+    now = timezone.now()
+    done = {"state": "completed", "attempt": 1, "queued_at": now, "started_at": now, "settled_at": now}
+    busy = {"state": "executing", "attempt": 1, "queued_at": now, "started_at": now, "worker": "worker-3:12"}
+    states = [done] * 40 + [{**busy, "lease_until": now + timedelta(minutes=5)}] + [{"state": "pending"}] * 59
+    nodes = WorkflowNode.objects.bulk_create(
+        [
+            WorkflowNode(
+                run=run,
+                name=each.name,
+                step="tests.steps.value",
+                n_deps=2 if index >= 100 else 0,
+                n_out=2,
+                remaining=2 if index >= 4100 else 0,
+                changed_at=now,
+                **states[index // 100],
+            )
+            for index, each in enumerate(shape)
+        ],
+        batch_size=2000,
+    )
+    by_id = {each.id: node for each, node in zip(shape, nodes, strict=True)}
+    WorkflowEdge.objects.bulk_create(
+        [WorkflowEdge(dependency=by_id[before], node=by_id[after]) for before, after in edges], batch_size=5000
+    )
+    return run
+
+
 def evil() -> WorkflowRun:
     """A run that would like to run scripts in the browser, by every text that steps may give."""
-    run = drain(
-        Workflow(EVIL, key=EVIL, meta={"by": EVIL})
+    workflow = (
+        Workflow(EVIL, key=EVIL, meta={"by": EVIL}, debug=True)
         .add(EVIL, steps.value.bind(EVIL))
         .add(f"fails {EVIL}", steps.fail.bind(EVIL), deps=[EVIL], max_attempts=1)
         .add(f"waits {EVIL}", steps.value, deps=[f"fails {EVIL}"])
-        .insert()
+        .add(f"logs {EVIL}", steps.log_text.bind(EVIL))
     )
+    for number in range(12):
+        workflow.add(f"{EVIL}[{number}]", steps.value.bind(EVIL), deps=[f"logs {EVIL}"])
+    run = drain(workflow.insert())
     StepStatFactory.create(node=run.steps[EVIL], model=EVIL, provider=EVIL)
+    StepStatFactory.create(node=run.steps[EVIL], model=f"2{EVIL}", provider=EVIL, unpriced=True, unpriced_because=EVIL)
+    DebugLogFactory.create(node=run.steps[EVIL], model=EVIL, request=EVIL, response=EVIL)
     return run
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from django.urls import reverse
 from playwright.sync_api import expect
 
-from tests.browser.inspection import inspect, inspect_at_its_largest
-from tests.browser.stories import TABS, brief, evil, failed, ingest, list_of_runs, now, page_of
+from baton import Workflow
+from tests import steps
+from tests.browser.inspection import assert_no_wider_than, inspect, inspect_at_its_largest
+from tests.browser.stories import EVIL, TABS, brief, evil, failed, ingest, list_of_runs, now, page_of, vast
 from tests.people import user_with
+
+LONG = 30_000
 
 
 def test_every_tab_of_a_run_is_for_everybody(open_page, boss, problems):
@@ -63,18 +69,59 @@ def test_pages_are_readable_in_forced_colours_and_with_text_of_double_size(open_
             inspect_at_its_largest(page)
 
 
-def test_texts_of_steps_are_harmless_on_every_tab(open_page, boss):
+def test_texts_of_steps_are_harmless_on_every_tab_and_panel(open_page, boss):
     run = evil()
+    other = Workflow(f"other {EVIL}").add(EVIL, steps.value).insert()
+    other.cancel(EVIL)
+    going = Workflow(f"going {EVIL}", key=EVIL).add(EVIL, steps.value.bind(EVIL)).insert()
     page = open_page(list_of_runs(), boss)
 
-    tabs = [page_of(run, tab) for tab in TABS]
-    for address in [list_of_runs(), now(), *tabs, *(page_of(run, "graph", name) for name in run.steps)]:
+    for address in [
+        list_of_runs(),
+        now(),
+        *(page_of(run, tab) for tab in TABS),
+        *(page_of(run, "graph", name) for name in (EVIL, f"fails {EVIL}", f"waits {EVIL}", f"logs {EVIL}")),
+        page_of(run, "steps", EVIL) + f"&q={quote(EVIL)}",
+        page_of(run, "graph", f"unknown {EVIL}"),
+        page_of(run) + "?everything=1",
+        page_of(other, "activity"),
+        page_of(going),
+        reverse("admin:baton_workflowrun_retry", args=[run.pk]),
+        reverse("admin:baton_workflowrun_cancel", args=[going.pk]),
+        reverse("admin:baton_workflownode_change", args=[run.steps[f"fails {EVIL}"].pk]),
+    ]:
         page.goto(address)
 
-        expect(page.locator("#content")).to_contain_text("<script>")
+        expect(page.locator("body")).to_contain_text("<script>")
         assert page.title() != "evil", address
         assert page.locator("script:not([src])").count() == page.locator("script[type='application/json']").count()
         assert page.locator("img[src=x]").count() == 0
+
+
+def test_run_of_ten_thousand_steps_opens_zooms_and_is_no_larger_than_others(open_page, viewer):
+    run = vast()
+    page = open_page(page_of(run), viewer)
+    expect(page.locator("[data-connection=open]")).to_be_visible(timeout=LONG)
+    expect(page.locator("[data-progress]")).to_contain_text("4,000 of 10,000")
+    first = page.get_attribute("#b-graph", "width")
+    page.click("[data-zoom=in]")
+    expect(page.locator("#b-graph")).not_to_have_attribute("width", first)
+    page.click("[data-zoom=out]")
+    expect(page.locator("#b-graph")).to_have_attribute("width", first)
+    page.locator("#b-graph [tabindex='0']").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page.locator("#b-panel-name")).to_be_focused()
+
+    for address in (
+        page_of(run),
+        page_of(run, "graph", "s40_7"),
+        *(page_of(run, tab) for tab in ("timeline", "steps")),
+    ):
+        page.goto(address)
+
+        assert 100 < page.locator(".baton, .baton *").count() <= 2500, address
+        assert_no_wider_than(page, 1440)
 
 
 def test_anonymous_visitors_are_asked_to_log_in(open_page):

@@ -131,7 +131,7 @@ def invoice_sync() -> WorkflowRun:
 @step(max_attempts=3, backoff=30, queue="ocr")
 def read_page(ctx: StepContext, number: int) -> dict[str, int] | Discard:
     """Read a page, if it is one."""
-    time.sleep(random.Random(number).uniform(0.3, 1.6))
+    time.sleep(random.Random(number).uniform(1.0, 2.2))
     if number % 97 == 41:
         return Discard(f"page {number} is not a PDF")
     if number % 83 == 29:

@@ -21,7 +21,7 @@ from baton.dashboard.shown import not_known, permission_name
 from baton.dashboard.steps_tab import progress_of
 from baton.explain.executions import error_class
 from baton.explain.steps import explain_marked
-from baton.explain.words import between, clock, duration, number, parts
+from baton.explain.words import between, clock, duration, number, paragraph, parts
 from baton.llm import capture
 from baton.models import WorkflowEdge, WorkflowNode
 from baton.states import AttemptOutcome, StepState
@@ -131,7 +131,7 @@ def panel_of(look: Look, node: WorkflowNode) -> Panel:
         node=node,
         state=str(node.state),
         state_label=str(node.get_state_display()),
-        why=parts(explain_marked(node, now=known.now, run=look.run)),
+        why=parts(paragraph(explain_marked(node, now=known.now, run=look.run), _as_usual(look, node))),
         facts=_facts(node, calls),
         needs=needs,
         needs_more=max(0, node.n_deps - _MOST_NEIGHBOURS),
@@ -154,6 +154,14 @@ def panel_of(look: Look, node: WorkflowNode) -> Panel:
         page=reverse("admin:baton_workflownode_change", args=[node.pk]),
         rerun=_rerun(look, node),
     )
+
+
+def _as_usual(look: Look, node: WorkflowNode) -> str:
+    """How long such a step usually runs, of one that does."""
+    seconds = look.usual.steps.get(node.step) if node.state == StepState.EXECUTING else None
+    if seconds is None:
+        return ""
+    return _("80 % of its past runs took at most {time}.").format(time=duration(seconds))
 
 
 def _needed(look: Look, node: WorkflowNode) -> list[str]:

@@ -9,12 +9,13 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.core.cache import cache
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
 from baton.models import WorkflowNode
-from tests.factories import DebugLogFactory, StepStatFactory, WorkflowNodeFactory
+from tests.factories import DebugLogFactory, StepStatFactory, WorkflowNodeFactory, WorkflowRunFactory
 from tests.people import client_with
 
 pytestmark = pytest.mark.django_db
@@ -165,3 +166,20 @@ def test_what_sentences_are_about_stands_out_and_their_text_is_the_same(reader: 
     assert header.said[0] == ("<b>", True)
     assert "<strong>&lt;b&gt;</strong> was discarded after 3 attempts" in answer.content.decode()
     assert "".join(text for text, _is_strong in answer.context["page"].panel.why) == node.explain()
+
+
+def test_step_that_runs_is_told_how_long_such_steps_usually_take(reader: Client) -> None:
+    node = WorkflowNodeFactory.create(executing=True, step="steps.page")
+    began = timezone.now() - timedelta(hours=1)
+
+    def said() -> str:
+        cache.clear()
+        return "".join(text for text, _is_strong in panel_of(reader, node).why)
+
+    for seconds in (10, 20, 30, 40, 50):
+        assert "of its past runs" not in said()
+        run = WorkflowRunFactory.create(completed=True, inserted_at=began)
+        took = {"started_at": began, "settled_at": began + timedelta(seconds=seconds)}
+        WorkflowNodeFactory.create(run=run, completed=True, step="steps.page", **took)
+
+    assert said().endswith("80 % of its past runs took at most 40 s.")

@@ -60,6 +60,7 @@ function paint(node, step) {
   const was = stateOf(node);
   if (was !== step.state) {
     look(node, step.state, "b-i-");
+    if (was === "pending") put(node.querySelector(".b-line"), ""); // what it waited for
     node.setAttribute("aria-label", node.getAttribute("aria-label").replace(`: ${word(was)}.`, `: ${word(step.state)}.`));
     const isSettled = ["completed", "discarded", "cancelled"].includes(step.state);
     for (const [path] of picture.leading(node.id)) {
@@ -76,8 +77,10 @@ function paint(node, step) {
     if (!found) node.append((found = drawn(tag, { class: name, ...attributes })));
     return found;
   };
+  const hadTime = node.querySelector(".b-time");
   const time = part("b-time", "text", {}, step.ran);
   put(time, step.ran);
+  if (time && !hadTime) picture.squeeze(node);
   if (step.started_at) time.dataset.since = step.started_at;
   else delete time?.dataset.since;
   // At the foot how far it is, or that it moves where nobody knows.

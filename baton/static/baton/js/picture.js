@@ -46,8 +46,8 @@ function* idsIn(text) {
 }
 
 // Names were cut for the usual fonts; in a wider one they are pressed together.
-function squeeze() {
-  const parts = all(".b-name, .b-line", svg).map((text) => {
+export function squeeze(within = svg) {
+  const parts = all(".b-name, .b-line", within).map((text) => {
     const beside = text.parentNode.querySelector(text.matches(".b-name") ? ".b-time" : ".b-cost");
     const [mine, other] = [text, beside ?? text].map((each) => each.getBoundingClientRect());
     return [text, beside ? (other.left - mine.left) / (mine.width * 1.04) : 1, text.getComputedTextLength()];

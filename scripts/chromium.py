@@ -2,8 +2,8 @@
 
     python -m scripts.chromium [COMMAND...]
 
-says where it is, and then runs the command. In CI, as root and where there is apt-get, it installs Debian's first;
-anywhere else it says what to do. ``BATON_CHROMIUM`` names another one.
+says where it is, and then runs the command. In CI it installs one first where there is none: Debian's as root, else
+Playwright's own. Anywhere else it says what to do. ``BATON_CHROMIUM`` names another one.
 """
 
 from __future__ import annotations
@@ -57,23 +57,28 @@ def found() -> Path | None:
 
 
 def install() -> None:
-    """Install Debian's, where we may; say how it goes."""
+    """Install Debian's, where we may, or else Playwright's own; say how it goes."""
+    say("Installing Chromium; this takes about a minute")
+    apt_get = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=120"]
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        say("Chromium could not be installed: that takes root and apt-get.")
+        say("Debian's takes root and apt-get.")
+    elif _succeeds([*apt_get, "update"]) and _succeeds(
+        [*apt_get, "install", "-y", "--no-install-recommends", "chromium"]
+    ):
         return
-    say("Installing Chromium by apt-get; this takes about a minute")
+    _succeeds([sys.executable, "-m", "playwright", "install", "chromium"])
+
+
+def _succeeds(command: Sequence[str]) -> bool:
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for arguments in (["update"], ["install", "-y", "--no-install-recommends", "chromium"]):
-        command = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=120", *arguments]
-        try:
-            done = subprocess.run(
-                command, env=environment, stdin=subprocess.DEVNULL, check=False, timeout=INSTALL_SECONDS
-            )
-        except subprocess.TimeoutExpired:
-            say(f"{' '.join(command)} took more than {INSTALL_SECONDS} s and was given up.")
-            return
-        if done.returncode != 0:
-            say(f"{' '.join(command)} failed, see above.")
+    try:
+        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False, timeout=INSTALL_SECONDS)
+    except subprocess.TimeoutExpired:
+        say(f"{' '.join(command)} took more than {INSTALL_SECONDS} s and was given up.")
+        return False
+    if done.returncode != 0:
+        say(f"{' '.join(command)} failed, see above.")
+    return done.returncode == 0
 
 
 def _browsers_of_playwright() -> list[Path]:

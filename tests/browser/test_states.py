@@ -40,7 +40,6 @@ def test_page_whose_socket_is_refused_says_so_and_asks_over_http(open_page, boss
     inspect(page, problems)
     pass_time_until(page, page.locator("[data-connection=polling]"))
     expect(page.locator("[data-live]")).to_have_text("Refreshes every 5 s")
-    inspect(page, problems)
     perform(run, "assess[gemini-pro]")
     row = page.locator("tr[data-step='assess[gemini-pro]']")
     pass_time_until(page, row.get_by_text("completed"))

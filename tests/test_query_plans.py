@@ -9,10 +9,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from django.core.cache import cache
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from baton import queries
+from baton.dashboard.changes import counts_of_all
+from baton.dashboard.strip import strip_of
 from baton.queries import runs
 
 # Also for the fixture: without a test that says so there is no test database.
@@ -117,3 +120,15 @@ def test_short_ids_look_at_the_neighbours_of_each_alone(many_runs):
 
     assert len(short) == 50
     assert sum(map(rows_read, scans_of(captured[0]["sql"], "baton_workflowrun"))) <= 3 * 50
+
+
+@pytest.mark.parametrize("read", [strip_of, counts_of_all])
+def test_what_stands_above_the_list_reads_nothing_of_what_is_over(many_runs, read):
+    cache.clear()
+    with CaptureQueriesContext(connection) as captured:
+        read()
+
+    # A hundred runs go on, with twenty steps.
+    for query in captured.captured_queries:
+        assert sum(map(rows_read, scans_of(query["sql"], "baton_workflowrun"))) <= 100, query["sql"]
+        assert sum(map(rows_read, scans_of(query["sql"], "baton_workflownode"))) <= 20, query["sql"]

@@ -20,13 +20,13 @@ from django.utils.translation import gettext as _
 
 from baton import money, q2
 from baton.conf import get_settings
-from baton.dashboard.strip import Strip, strip_of
+from baton.dashboard.strip import Strip, settled_since, strip_of
 from baton.dashboard.timeline.axis import percent
 from baton.engine.errors import error_key
 from baton.explain.words import between, duration, number
-from baton.models import QueueSighting, StepStat, WorkflowNode, WorkflowRun
+from baton.models import QueueSighting, StepStat, WorkflowNode
 from baton.models.fields import MoneyField
-from baton.states import RunState, StepState
+from baton.states import StepState
 
 DAYS = 7
 MOST_ERRORS = 12
@@ -35,7 +35,6 @@ NEWEST = 5_000
 """Among how many of the newest steps the slowest are looked for, and those that failed and were tried again."""
 MOST_RETRIED = 500
 """The executions of so many of them are read."""
-_MOST_RUNS = 200
 _MOST_CLUSTERS = 24
 _HOURS = 24
 _SPARK_HEIGHT = 18
@@ -150,16 +149,10 @@ def start_of(queue: str) -> str:
 
 def _queues(strip: Strip, using: str) -> list[dict[str, Any]]:
     first = strip.as_of - timedelta(minutes=_RATE_MINUTES)
-    runs = WorkflowRun.objects.using(using).filter(Q(state=RunState.RUNNING) | Q(finished_at__gte=first))
-    rows = (
-        WorkflowNode.objects.using(using)
-        .filter(run_id__in=runs.order_by("-inserted_at").values("pk")[:_MOST_RUNS], settled_at__gte=first)
-        .exclude(started_at=None)
-        .order_by()
-        .values_list("queue")
-        .annotate(count=Count("id"))
-    )
-    rates = {queue: count / _RATE_MINUTES for queue, count in rows}
+    counts: dict[str, int] = defaultdict(int)
+    for _minute, name, count in settled_since(first, using=using):
+        counts[name] += count
+    rates = {name: count / _RATE_MINUTES for name, count in counts.items()}
     return [
         {
             "queue": queue,

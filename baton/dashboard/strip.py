@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from django.core.cache import cache
+from django.db import connections
 from django.db.models import Count, ExpressionWrapper, F, Min, Q, Sum, Value, Window
 from django.db.models.functions import TruncMinute
 from django.urls import reverse
@@ -206,20 +208,42 @@ def throughput(using: str, now: datetime) -> list[int]:
     kept: list[int] | None = cache.get(key)
     if kept is not None:
         return kept
-    recent = Q(state=RunState.RUNNING) | Q(finished_at__gte=first)
-    runs = WorkflowRun.objects.using(using).filter(recent).order_by("-inserted_at").values("pk")[:_MOST_RUNS]
-    rows = (
-        WorkflowNode.objects.using(using)
-        .filter(run_id__in=runs, settled_at__gte=first, started_at__isnull=False)
-        .order_by()
-        .annotate(minute=TruncMinute("settled_at", tzinfo=UTC))
-        .values_list("minute")
-        .annotate(count=Count("id"))
-    )
-    found = {minute: count for minute, count in rows if minute is not None}
-    rates = [found.get(first.astimezone(UTC) + timedelta(minutes=turn), 0) for turn in range(MINUTES)]
+    found: dict[datetime, int] = defaultdict(int)
+    for minute, _queue_name, count in settled_since(first, using=using):
+        found[minute.astimezone(UTC)] += count
+    rates = [found[first.astimezone(UTC) + timedelta(minutes=turn)] for turn in range(MINUTES)]
     cache.set(key, rates, _KEPT_SECONDS)
     return rates
+
+
+_SETTLED_SINCE = """
+    SELECT lately.minute, lately.queue, lately.count
+    FROM (
+        SELECT id FROM baton_workflowrun WHERE state = 'running' OR finished_at >= %s ORDER BY inserted_at DESC LIMIT %s
+    ) AS run
+    CROSS JOIN LATERAL (
+        SELECT date_trunc('minute', settled_at) AS minute, queue, count(*) AS count FROM baton_workflownode
+        WHERE run_id = run.id AND settled_at >= %s AND started_at IS NOT NULL
+        GROUP BY 1, 2
+    ) AS lately
+"""
+"""What was settled lately, run by run: of a join PostgreSQL thinks that reading all steps there ever were is cheaper.
+
+Index: baton_node_name_in_run. Parameters: since when, how many runs, since when.
+"""
+
+
+def settled_since(first: datetime, *, using: str) -> list[tuple[datetime, str, int]]:
+    """How many executed steps were settled by minute and queue, in the runs that go on or ended since then."""
+    if connections[using].vendor == "postgresql":
+        with connections[using].cursor() as cursor:
+            cursor.execute(_SETTLED_SINCE, [first, _MOST_RUNS, first])
+            return list(cursor.fetchall())
+    recent = Q(state=RunState.RUNNING) | Q(finished_at__gte=first)
+    runs = WorkflowRun.objects.using(using).filter(recent).order_by("-inserted_at").values("pk")[:_MOST_RUNS]
+    nodes = WorkflowNode.objects.using(using).filter(run_id__in=runs, settled_at__gte=first, started_at__isnull=False)
+    minutes = nodes.order_by().annotate(minute=TruncMinute("settled_at", tzinfo=UTC)).values_list("minute", "queue")
+    return list(minutes.annotate(count=Count("id")))
 
 
 # Reading --------------------------------------------------------------------------------------------------------------

@@ -153,6 +153,16 @@ def test_a_big_group_says_what_a_cell_stands_for():
     assert drawn(plan_of(fan(9985)), {7: "discarded"}).nodes[1].line == "1 cell = 25 steps · 1 discarded"
 
 
+def test_a_line_without_room_keeps_what_matters_most():
+    plan = plan_of(layers(100, 100))
+    first, second = (one.key for one in plan.folded.folds[:2])
+    face = {"counts": {"discarded": 5, "completed": 95}, "cells": ["completed"] * 10}
+
+    drawing = draw(plan, {}, {first: GroupFace(**face), second: GroupFace(**face, cost="$0.3217")})
+
+    assert [node.line for node in drawing.nodes[:2]] == ["1 cell = 10 steps · 5 discarded", "5 discarded"]
+
+
 def test_a_group_is_painted_from_what_a_query_counted():
     plan = plan_of(fan(1000))
     (_, page, _), (_, share, _) = plan.folded.folds, plan.shares

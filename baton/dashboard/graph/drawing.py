@@ -12,7 +12,7 @@ from baton.dashboard.graph.critical import critical_path
 from baton.dashboard.graph.faces import Face, GroupFace, StepFace, count_states
 from baton.dashboard.graph.folding import Fold
 from baton.dashboard.graph.layout import NODE, Box, Direction
-from baton.dashboard.graph.mosaic import columns_of
+from baton.dashboard.graph.mosaic import CELLS_AT, columns_of
 from baton.dashboard.graph.names import columns, shortened
 from baton.dashboard.graph.opening import opened_places
 from baton.dashboard.graph.plan import Plan
@@ -248,9 +248,7 @@ class _Painter:
             title=_fitted(name, NAME_AT, box.width, time, _NAME_WIDTH),
             time=time,
             since="",
-            line=""
-            if one.opened
-            else _fitted(labels.foot(one, face.counts, share), 16, box.width, face.cost, _LINE_WIDTH),
+            line="" if one.opened else _first_fitting(labels.feet(one, face.counts, share), box.width, face.cost),
             cost="" if one.opened else face.cost,
             label=labels.group_label(one, face.state, face.counts, face.cost),
             progress=face.counts.get("completed", 0) / total if total else 0.0,
@@ -337,6 +335,12 @@ def _counts(face: Face) -> Mapping[str, int]:
 
 def _id(one: Fold) -> str:
     return f"{'g' if one.is_group else 'n'}-{next(iter(one.members))}"
+
+
+def _first_fitting(texts: Sequence[str], width: int, beside: str) -> str:
+    """The first of the texts that fits into the last line of a group; the last of them as it fits."""
+    fitted = [_fitted(text, CELLS_AT[0], width, beside, _LINE_WIDTH) for text in texts]
+    return next((text for text, whole in zip(fitted, texts, strict=True) if text == whole), fitted[-1])
 
 
 def _fitted(text: str, start: int, width: int, beside: str, character: float) -> str:

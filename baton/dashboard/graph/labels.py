@@ -80,17 +80,20 @@ def done(counts: Mapping[str, int], *, is_short: bool) -> str:
     return words.format(done=number(counts.get("completed", 0)), total=number(sum(counts.values())))
 
 
-def foot(one: Fold, counts: Mapping[str, int], share: int) -> str:
-    """The line under a mosaic: for how many steps a cell stands, and the two worst counts."""
+def feet(one: Fold, counts: Mapping[str, int], share: int) -> list[str]:
+    """The line under a mosaic, and what is left of it where there is less room.
+
+    It says for how many steps a cell stands, and the two worst counts.
+    """
     worst = [_count(counts, state) for state in WORST_FIRST if state != "completed" and counts.get(state)]
     if share > 1:
         cells = ngettext("1 cell = {count} step", "1 cell = {count} steps", share).format(count=number(share))
-        return " · ".join([cells, *worst[:1]])
+        return [" · ".join([cells, *worst[:1]]), (worst or [cells])[0]]
     if worst:
-        return " · ".join(worst[:2])
-    return (
-        _("fan-out of {count}").format(count=number(one.count)) if one.kind == "fan_out" else counted_steps(one.count)
-    )
+        return [" · ".join(worst[:2]), worst[0]]
+    if one.kind == "fan_out":
+        return [_("fan-out of {count}").format(count=number(one.count))]
+    return [counted_steps(one.count)]
 
 
 def detail(

@@ -49,7 +49,7 @@ def fan(count: int, **fields: Any) -> WorkflowRun:
         "has_result": True,
     }
     begins = {"state": "executing", "remaining": 0, "attempt": 1, "queued_at": began, "started_at": began}
-    alive = {"worker": "host:1", "lease_until": timezone.now() + timedelta(seconds=15), "changed_at": began}
+    alive = {"worker": "host:1", "lease_until": timezone.now() + timedelta(hours=1), "changed_at": began}
     nodes = [WorkflowNode(run=run, name="split", step="steps.split", n_out=count - 2, **done)]
     for index in range(count - 2):
         is_done = is_over or index % 3

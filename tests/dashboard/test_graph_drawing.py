@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -156,9 +157,9 @@ def test_a_big_group_says_what_a_cell_stands_for():
 def test_a_line_without_room_keeps_what_matters_most():
     plan = plan_of(layers(100, 100))
     first, second = (one.key for one in plan.folded.folds[:2])
-    face = {"counts": {"discarded": 5, "completed": 95}, "cells": ["completed"] * 10}
+    face = GroupFace(counts={"discarded": 5, "completed": 95}, cells=["completed"] * 10)
 
-    drawing = draw(plan, {}, {first: GroupFace(**face), second: GroupFace(**face, cost="$0.3217")})
+    drawing = draw(plan, {}, {first: face, second: replace(face, cost="$0.3217")})
 
     assert [node.line for node in drawing.nodes[:2]] == ["1 cell = 10 steps · 5 discarded", "5 discarded"]
 

@@ -321,6 +321,12 @@ def test_word_that_looks_like_an_id_still_finds_names(viewer):
     assert names_in(text_of(viewer, list_of(WorkflowRun, q="deadbeef"))) == ["deadbeef-import"]
 
 
+def test_name_that_no_database_takes_is_found_nowhere(viewer):
+    running_run()
+
+    assert "0 workflow runs" in text_of(viewer, f"{list_of(WorkflowRun)}?name=%00")
+
+
 def test_lists_are_filtered_by_state_name_queue_and_time(viewer):
     run = failed_run()
     WorkflowRunFactory.create(name="other", inserted_at=timezone.now() - timedelta(days=30))

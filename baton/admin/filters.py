@@ -47,7 +47,10 @@ class ChosenFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """The rows that were asked for."""
-        return queryset.filter(**{self.column: self.value()}) if self.value() else queryset
+        value = self.value()
+        if value and "\0" in value:
+            return queryset.none()  # PostgreSQL refuses even the question
+        return queryset.filter(**{self.column: value}) if value else queryset
 
 
 class NameFilter(ChosenFilter):

@@ -8,6 +8,7 @@ from typing import Any
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
+from django.conf import settings
 from django.urls import path
 
 from baton.dashboard.consumers import RunConsumer, RunsConsumer
@@ -34,4 +35,12 @@ def application(django_asgi: Any, more: Sequence[Any] = ()) -> Any:
         The ASGI application of the project.
     """
     sockets = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter([*more, *websocket_urlpatterns])))
-    return ProtocolTypeRouter({"http": django_asgi, "websocket": sockets})
+
+    async def below_script_name(scope: Any, receive: Any, send: Any) -> Any:
+        # Django's pages take FORCE_SCRIPT_NAME off a path that a server in front has left whole; so do these.
+        name = (settings.FORCE_SCRIPT_NAME or "").rstrip("/")
+        if name and scope["path"].startswith(f"{name}/"):
+            scope = {**scope, "root_path": name}
+        return await sockets(scope, receive, send)
+
+    return ProtocolTypeRouter({"http": django_asgi, "websocket": below_script_name})

@@ -178,6 +178,13 @@ def test_page_of_another_site_is_refused(viewer, run, settings):
     assert not refused(viewer, path_of(run))
 
 
+def test_sockets_are_found_below_a_script_name_that_stands_in_the_path(viewer, run, settings):
+    settings.FORCE_SCRIPT_NAME = "/app"
+
+    assert not refused(viewer, f"/app{path_of(run)}")
+    assert not refused(viewer, path_of(run))
+
+
 @pytest.mark.parametrize("end", ["permission", "log out", "inactive"])
 def test_who_may_no_longer_look_is_put_out(viewer, run, monkeypatch, end):
     monkeypatch.setattr(consumers, "CHECK_SECONDS", 0.1)

@@ -8,6 +8,7 @@ import gzip
 import json
 import math
 import os
+import re
 import statistics
 import sys
 import time
@@ -24,7 +25,7 @@ from django.urls import reverse
 
 from baton.dashboard.changes import run_socket
 from baton.models import WorkflowNode, WorkflowRun
-from benchmarks.cluster import ROOT, Cluster, cpu_seconds
+from benchmarks.cluster import Cluster, cpu_seconds
 from benchmarks.dashboard import browser, runs, table
 from benchmarks.dashboard.changing import Changing
 from benchmarks.dashboard.lateness import lateness, percentile
@@ -37,7 +38,6 @@ from benchmarks.workloads import Figures
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Request
 
-STATIC = ROOT / "baton" / "static" / "baton"
 FIRST_TIMES, LATER_TIMES, TAB_TIMES, PAINT_TIMES = 3, 9, 5, 5
 EVENTS_A_SECOND, CHANGES_A_SECOND = 100.0, 1000.0
 SCREEN_GROUPS, TORRENT_GROUPS = 3, 4
@@ -88,10 +88,11 @@ class Session:
             for name, run in self.runs.items():
                 answer = site.get(page_of(run))
                 figures |= {f"{name}_kb": len(answer.body) / 1000, f"{name}_zipped_kb": answer.zipped / 1000}
-        for kind in ("css", "js"):
-            files = [path.read_bytes() for path in sorted((STATIC / kind).glob(f"*.{kind}"))]
-            figures[f"{kind}_kb"] = sum(map(len, files)) / 1000
-            figures[f"{kind}_zipped_kb"] = sum(len(gzip.compress(each, 6)) for each in files) / 1000
+            for kind in ("css", "js"):
+                files = [site.get(path).body for path in loaded(site, self.runs["fan"], kind)]
+                figures[f"{kind}_kb"] = sum(map(len, files)) / 1000
+                figures[f"{kind}_zipped_kb"] = len(gzip.compress(b"".join(files))) / 1000
+                figures[f"{kind}_sent_kb"] = sum(len(gzip.compress(each)) for each in files) / 1000
 
     def _views(self, site: Site, name: str) -> Figures:
         run = self.runs[name]
@@ -325,6 +326,16 @@ class Session:
 def page_of(run: WorkflowRun, **words: str) -> str:
     """The address of a run's page."""
     return reverse("admin:baton_workflowrun_change", args=[run.pk], query=words or None)
+
+
+def loaded(site: Site, run: WorkflowRun, kind: str) -> list[str]:
+    """The addresses of Baton's style sheets or modules that a run's page loads with its graph."""
+    html = site.get(page_of(run)).body.decode()
+    found = list(dict.fromkeys(re.findall(rf'(?:href|src)="(/static/baton/{kind}/[^"]+)"', html)))
+    for path in found:
+        names = re.findall(r'from "\./([^"]+)"', site.get(path).body.decode())
+        found += [each for name in dict.fromkeys(names) if (each := f"/static/baton/{kind}/{name}") not in found]
+    return found
 
 
 def complain(window: browser.Window) -> None:

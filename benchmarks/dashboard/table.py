@@ -145,8 +145,18 @@ ROWS: tuple[Row, ...] = (
     ),
     *_views("thirty", "30 steps", first=(60, 15), later=(60, 15)),
     *(_size(run, name) for run, name in {**SMALL, **BIG}.items() if run != "thirty"),
-    Row("server", "CSS", (Part("css_kb", "kB", 28), Part("css_zipped_kb", "kB gzipped", 7))),
-    Row("server", "JavaScript", (Part("js_kb", "kB", 40), Part("js_zipped_kb", "kB gzipped", 14))),
+    *(
+        Row(
+            "server",
+            f"{name} of a run's page",
+            (
+                Part(f"{kind}_kb", "kB", most),
+                Part(f"{kind}_zipped_kb", "kB gzipped together", zipped),
+                Part(f"{kind}_sent_kb", "kB file by file"),
+            ),
+        )
+        for kind, name, most, zipped in (("css", "CSS", 28, 7), ("js", "JavaScript", 40, 14))
+    ),
     Row("paint", "30 steps, first paint", (Part("thirty_paint_ms", "ms", 500),)),
     Row("paint", "30 steps, first paint after the response", (Part("thirty_paint_after_ms", "ms", 300),)),
     *(

@@ -29,7 +29,8 @@ def pass_time_until(page: Page, what: Locator) -> None:
 
 def test_page_whose_socket_is_refused_says_so_and_asks_over_http(open_page, boss, problems):
     run = brief()
-    page = open_page(list_of_runs(), boss, reduced_motion="reduce")
+    # A window of its own, for a clock is set for all pages with the same options.
+    page = open_page(list_of_runs(), boss, width=1441, reduced_motion="reduce")
     page.route_web_socket(re.compile("/live/"), lambda socket: socket.close())
     page.clock.install()
     page.goto(page_of(run, "steps"))

@@ -183,7 +183,8 @@ def strip_of(*, using: str | None = None) -> Strip:
             ),
         ],
         minutes=_bars(rates),
-        throughput=number(rates[-2]),
+        # Of the last whole minute, but not less than what this one has seen already.
+        throughput=number(max(rates[-2:])),
         spending=spending,
         queues=queues,
         sweep=sweep,

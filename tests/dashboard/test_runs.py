@@ -110,6 +110,12 @@ class TestStrip:
         assert rates[-2] == 4
         assert sum(rates) == 4
 
+    def test_what_began_this_minute_is_no_throughput_of_zero(self) -> None:
+        now = timezone.now()
+        WorkflowNodeFactory.create(completed=True, started_at=now, settled_at=now)
+
+        assert strip_of().throughput == "1"
+
     def test_spend_is_of_the_day_and_says_what_has_no_price(self, settings) -> None:
         settings.BATON = {**settings.BATON, "DAY_BUDGET": Decimal(1)}
         node = WorkflowNodeFactory.create()

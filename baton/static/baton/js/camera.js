@@ -1,4 +1,4 @@
-// What of the picture is to be seen: its size on the page, and how far it is scrolled. The plain wheel is the page's.
+// What of the picture is to be seen: its size on the page, and how far it is scrolled.
 
 import { find } from "./dom.js";
 

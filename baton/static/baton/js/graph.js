@@ -1,4 +1,4 @@
-// The graph under pointer and keys, repainted with what changes. Without it the picture stands still, with its links.
+// The graph under pointer and keys, repainted with what changes.
 
 import * as camera from "./camera.js";
 import { all, drawn, find, look, on, put, root, stateOf } from "./dom.js";

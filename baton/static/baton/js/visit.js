@@ -1,4 +1,4 @@
-// The page as the server has it: asked for again where messages do not tell all, or under an address that was chosen.
+// The page as the server has it: asked for again, or under another address.
 
 import { all, find, root, tell } from "./dom.js";
 import { fetchPage, morph } from "./morph.js";
@@ -100,7 +100,7 @@ function isHeld() {
 addEventListener("pointerdown", () => (isPressed = true), true);
 for (const name of ["pointerup", "pointercancel"]) addEventListener(name, () => (isPressed = false), true);
 
-// Links to this tab are visits; what would lead to a question asks it here. Other windows are the browser's.
+// Links to this tab are visits; what would lead to a question asks it here.
 document.addEventListener("click", async (event) => {
   const link = event.target.closest("a[href]");
   if (!link || event.defaultPrevented || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;

@@ -33,8 +33,8 @@ MOST_REPEATED = 100
 """How many steps make more than little."""
 MOST_CHANGES = 1_000
 """Above these a page is to be loaded again."""
-MOST_DETAILED = 200
-"""Above these a step is told in three words."""
+MOST_DETAILED = 30
+"""Above these a step is told in three words: five messages a second of longer ones would be over 40 kB."""
 STATES = tuple(StepState.values)
 """What the numbers of states in short messages mean."""
 _LONGEST_TIME = 40

@@ -35,6 +35,7 @@ _ONCE = (
     "tests/dashboard/test_graph_drawing",
     "tests/dashboard/test_graph_folding",
     "tests/dashboard/test_graph_layout",
+    "tests/dashboard/test_graph_properties",
     "tests/llm/test_transience",
     "tests/llm/test_usage",
     "tests/scripts/",

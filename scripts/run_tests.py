@@ -55,11 +55,9 @@ class Check:
 LANES: tuple[tuple[Suite | Check, ...], ...] = (
     (
         Suite("SQLite", "sqlite", "orm", "not once and not browser"),
-        Check("lint"),
-        Check("types"),
-        Check("docs"),
+        Suite("PostgreSQL, faults", "postgres", "orm", "faults and not once", (DATABASE_URL,)),
     ),
-    (Suite("PostgreSQL", "postgres", "orm", "not once and not browser", (DATABASE_URL,)),),
+    (Suite("PostgreSQL", "postgres", "orm", "not once and not browser and not faults", (DATABASE_URL,)),),
     (
         Suite("PostgreSQL, Redis broker", "postgres", "redis", "broker and not browser", (DATABASE_URL, REDIS_URL)),
         Suite("Chromium", "sqlite", "orm", "browser", folder=BROWSER),
@@ -67,6 +65,9 @@ LANES: tuple[tuple[Suite | Check, ...], ...] = (
             "Chromium, PostgreSQL, Redis", "postgres", "redis", "browser and broker", (DATABASE_URL, REDIS_URL), BROWSER
         ),
         Suite("Once", "sqlite", "orm", "once"),
+        Check("lint"),
+        Check("types"),
+        Check("docs"),
     ),
 )
 

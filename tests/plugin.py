@@ -21,11 +21,13 @@ _brought = contextlib.ExitStack()
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what one database is enough for: how commands behave as processes; what they do is tested on both.
 
-    What looks through a browser is a suite of its own.
+    What looks through a browser is a suite of its own, and on PostgreSQL what kills processes and races connections.
     """
     for item in items:
         if item.nodeid.startswith("tests/browser/"):
             item.add_marker("browser")
+        if item.nodeid.startswith(("tests/faults/", "tests/races/")):
+            item.add_marker("faults")
         is_command = item.nodeid.startswith("tests/management/") and item.get_closest_marker("slow")
         if is_command or item.nodeid.startswith(_ONCE):
             item.add_marker("once")

@@ -85,8 +85,8 @@ SETTLED = f"""
     FROM generate_series(1, {RUNS * STEPS}) n;
 
     INSERT INTO baton_hold (node_id, run_id, kind, account, amount, reason, since)
-    SELECT 20000000 + n, md5((1 + n / {STEPS})::text)::uuid, CASE WHEN n % 5 = 0 THEN 'question' ELSE 'budget' END,
-        CASE WHEN n % 5 = 0 THEN 'entry:' || n ELSE 'run:' || md5((1 + n / {STEPS})::text)::uuid END, n, '', now()
+    SELECT 20000000 + n, md5((1 + n / {STEPS})::text)::uuid, CASE WHEN n % 50 = 0 THEN 'question' ELSE 'budget' END,
+        CASE WHEN n % 50 = 0 THEN 'entry:' || n ELSE 'run:' || md5((1 + n / {STEPS})::text)::uuid END, n, '', now()
     FROM generate_series(1, {RUNS * STEPS // 20}) n;
 
     INSERT INTO baton_budgetaccount (name, spent, reserved)

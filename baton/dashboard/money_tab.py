@@ -28,6 +28,7 @@ class MoneyTab:
     """What the tab shows."""
 
     left: str
+    """What of the budget is left, and what calls under way or without a price keep of it; empty without a budget."""
     at_end: str
     """About what it costs at the end; empty where nobody knows."""
     basis: str
@@ -63,7 +64,7 @@ def shown(look: Look) -> MoneyTab:
     currency, budget = totals["currency"], run.budget
     at_end = look.usual.cost_at_end_of(run, totals)
     return MoneyTab(
-        left="" if budget is None else money.amount(budget - look.known.spent - look.known.reserved, currency),
+        left="" if budget is None else _left(budget, look, currency),
         at_end="" if at_end is None else money.amount(at_end, currency),
         basis=look.usual.basis_of_cost,
         saved=saved_of(totals),
@@ -88,6 +89,14 @@ def _count(listed: int) -> str:
     if listed == MOST_CALLS:
         return _("the newest {count}").format(count=number(listed))
     return number(listed)
+
+
+def _left(budget: Decimal, look: Look, currency: str) -> str:
+    spent, reserved = look.known.spent, look.known.reserved
+    left = money.amount(budget - spent - reserved, currency)
+    if not reserved:
+        return _("{left} left").format(left=left)
+    return _("{reserved} reserved, {left} left").format(reserved=money.amount(reserved, currency), left=left)
 
 
 def _rows(found: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from baton.dashboard.calls_csv import csv_of
-from baton.models import WorkflowNode, WorkflowRun
+from baton.models import BudgetAccount, WorkflowNode, WorkflowRun
 from tests.factories import LedgerEntryFactory, StepStatFactory, WorkflowNodeFactory
 from tests.people import client_with, user_with
 
@@ -46,6 +46,13 @@ def tab_of(client: Client, run: WorkflowRun) -> Any:
     answer = client.get(reverse("admin:baton_workflowrun_change", args=[run.pk]), {"view": "money"})
     assert answer.status_code == 200
     return answer
+
+
+def test_what_is_left_of_a_budget_is_less_what_is_reserved() -> None:
+    run = called_step().run
+    BudgetAccount.objects.create(name=f"run:{run.pk}", spent=Decimal("0.00225"), reserved=Decimal("0.5"))
+
+    assert "of $2.00, $0.5000 reserved, $1.50 left" in tab_of(client_with(*SEES), run).content.decode()
 
 
 def test_table_has_every_call_with_exact_amounts_and_no_price_is_empty() -> None:

@@ -46,7 +46,7 @@ def _postgres() -> dict[str, Any]:
         "HOST": url.hostname or "",
         "PORT": url.port or "",
         "CONN_MAX_AGE": None,
-        "TEST": {"NAME": f"test_baton_{BROKER}"},  # suites of both brokers share a server
+        "TEST": {"NAME": f"test_baton_{os.getpid()}"},  # suites share a server
     }
 
 

@@ -15,14 +15,15 @@ from uuid import UUID
 
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import F, Q, Sum
+from django.db.models import Q, Sum
 
 from baton.conf import get_settings
 from baton.engine import statements as sql
 from baton.engine.holds import wake_nodes
 from baton.models import BudgetAccount, Hold, LedgerEntry, StepStat, WorkflowRun
 from baton.models.fields import SMALLEST, as_money, as_units
-from baton.states import EntryState, HoldKind, StepState
+from baton.models.ledger import unknown_outcome
+from baton.states import HoldKind
 
 PAGE = 200
 """How many held steps are looked at together."""
@@ -339,11 +340,9 @@ def balance_of(run: WorkflowRun) -> Balance:
         # No call was made under a budget of the run yet.
         paid = StepStat.objects.using(using).filter(run=run.pk, from_ledger=False).order_by()
         account = BudgetAccount(name=name, spent=paid.aggregate(total=Sum("cost"))["total"] or Decimal(0))
-    is_over = ~Q(node__state=StepState.EXECUTING) | ~Q(node__fence=F("fence"))
-    unknown = Q(state=EntryState.AMBIGUOUS) | (Q(state=EntryState.CALLING) & is_over)
     calls = LedgerEntry.objects.using(using).filter(run=run.pk, reserved__isnull=False, accounts__contains=name)
     sums = calls.order_by().aggregate(
-        estimated=Sum("reserved", filter=Q(is_estimate=True)), unknown=Sum("reserved", filter=unknown)
+        estimated=Sum("reserved", filter=Q(is_estimate=True)), unknown=Sum("reserved", filter=unknown_outcome())
     )
     return Balance(
         budget=None if run.budget is None else as_money(as_units(run.budget)),

@@ -13,7 +13,7 @@ from baton.engine.errors import storable_text
 from baton.engine.holds import wake_nodes
 from baton.exceptions import NothingToResolveError, StepNotFoundError
 from baton.models import Hold, LedgerEntry, WorkflowNode, WorkflowRun
-from baton.states import EntryState, HoldKind, Resolution, StepState
+from baton.states import EntryState, HoldKind, Resolution
 
 _VANISHED = "its worker vanished"
 _DECISIONS = {"pay": Resolution.REPAY, "fail": Resolution.FAIL}
@@ -92,11 +92,5 @@ def _unknown(node: WorkflowNode, calls: QuerySet[LedgerEntry]) -> list[LedgerEnt
         last[entry.key] = entry
         if entry.state == EntryState.ANSWERED:
             answered.add(entry.key)
-    unknown = [entry for key, entry in last.items() if key not in answered and _is_unknown(entry, node)]
+    unknown = [entry for key, entry in last.items() if key not in answered and entry.is_unknown(node.state, node.fence)]
     return sorted(unknown, key=lambda entry: entry.pk)
-
-
-def _is_unknown(entry: LedgerEntry, node: WorkflowNode) -> bool:
-    if entry.state == EntryState.CALLING:
-        return node.state != StepState.EXECUTING or node.fence != entry.fence
-    return entry.state == EntryState.AMBIGUOUS

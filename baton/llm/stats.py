@@ -10,12 +10,12 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connections
-from django.db.models import BigIntegerField, Count, F, Func, Q, QuerySet, Sum
+from django.db.models import BigIntegerField, Count, F, Func, QuerySet, Sum
 
 from baton.conf import get_settings
 from baton.models import LedgerEntry, StepStat, WorkflowRun
 from baton.models.fields import as_money, as_units
-from baton.states import EntryState, StepState
+from baton.models.ledger import unknown_outcome
 
 _TOKENS = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens")
 _OF_A_CALL = (
@@ -150,13 +150,8 @@ def _stats() -> QuerySet[StepStat]:
 
 
 def unknown_calls() -> QuerySet[LedgerEntry]:
-    """Calls of unknown outcome: those that are marked, and those whose execution is over and that nobody marked yet.
-
-    In the words of the indexes baton_entry_ambiguous and baton_entry_calling.
-    """
-    is_over = ~Q(node__state=StepState.EXECUTING) | ~Q(node__fence=F("fence"))
-    outcome = Q(state=EntryState.AMBIGUOUS) | (Q(state=EntryState.CALLING) & is_over)
-    return LedgerEntry.objects.using(get_settings().database).order_by().filter(outcome, is_call=True)
+    """Calls of unknown outcome."""
+    return LedgerEntry.objects.using(get_settings().database).order_by().filter(unknown_outcome(), is_call=True)
 
 
 def _grouped(

@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 from baton.models.fields import MoneyField
 from baton.models.node import WorkflowNode
 from baton.models.run import WorkflowRun
-from baton.states import EntryState, HoldKind, Resolution
+from baton.states import EntryState, HoldKind, Resolution, StepState
 
 
 class LedgerEntry(models.Model):
@@ -76,6 +76,11 @@ class LedgerEntry(models.Model):
     def __str__(self) -> str:
         return f"{self.key} ({self.state})"
 
+    def is_unknown(self, state: str, fence: int) -> bool:
+        """Whether nobody knows its outcome, by the state and the fence of its step: :func:`unknown_outcome` of one."""
+        is_over = state != StepState.EXECUTING or fence != self.fence
+        return self.state == EntryState.AMBIGUOUS or (self.state == EntryState.CALLING and is_over)
+
     @property
     def idempotency_key(self) -> str:
         """What a provider is told, so that it can see that a call is a repetition; empty once the call is retired."""
@@ -83,6 +88,15 @@ class LedgerEntry(models.Model):
             return ""
         retired = LedgerEntry.objects.using(self._state.db).filter(node=self.node_id, key=self.key, is_retired=True)
         return idempotency_key(self.run_id, self.node_id, self.key, retired=retired.count())
+
+
+def unknown_outcome() -> models.Q:
+    """Entries of unknown outcome: those that are marked, and those whose execution is over and that nobody marked yet.
+
+    In the words of the indexes baton_entry_ambiguous and baton_entry_calling.
+    """
+    is_over = ~models.Q(node__state=StepState.EXECUTING) | ~models.Q(node__fence=models.F("fence"))
+    return models.Q(state=EntryState.AMBIGUOUS) | (models.Q(state=EntryState.CALLING) & is_over)
 
 
 def idempotency_key(run_id: UUID, node_id: int, key: str, *, retired: int = 0) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.admin.models import LogEntry
@@ -44,6 +47,10 @@ class Event:
         return clock(self.at)
 
 
+_Happening = tuple[datetime, str, Callable[[], Event]]
+"""When it was, its shape, and what tells it in words, which is asked of those that are shown."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
     """A kind of events that can be shown alone."""
@@ -77,13 +84,14 @@ def shown(look: Look) -> ActivityTab:
         nodes = nodes.filter(name__icontains=of)
     events = [] if of else [*_of_people(look), *_of_run(look)]
     columns = ("name", "state", "attempt", "attempt_log", "worker", "queued_at", "started_at", "error")
+    found: list[_Happening] = [(each.at, each.shape, partial(replace, each)) for each in events]
     for node in nodes.order_by("-changed_at").only(*columns)[:_ROWS]:
-        events += _of_step(look, node)
-    events = [each for each in events if not kind or each.shape == kind]
-    events.sort(key=lambda each: each.at, reverse=True)
+        found += _of_step(look, node)
+    found = [each for each in found if not kind or each[1] == kind]
+    found.sort(key=itemgetter(0), reverse=True)
     return ActivityTab(
-        events=events[:limit],
-        older=look.address(n=str(limit + PAGE)) if len(events) > limit else "",
+        events=[tell() for _at, _shape, tell in found[:limit]],
+        older=look.address(n=str(limit + PAGE)) if len(found) > limit else "",
         kinds=[_kind(look, each, is_on=each == kind) for each in _KINDS],
         kind=kind,
         of=of,
@@ -96,25 +104,37 @@ def _kind(look: Look, name: str, *, is_on: bool) -> Kind:
     return Kind(name=name, label=label, address=look.address(kind="" if is_on else name, n=""), is_on=is_on)
 
 
-def _of_step(look: Look, node: WorkflowNode) -> list[Event]:
-    events = []
+def _of_step(look: Look, node: WorkflowNode) -> Iterator[_Happening]:
     entries = node.attempts
     for entry, following in zip(entries, [*entries[1:], None], strict=False):
-        address = look.address(step=node.name)
         started, ended = parse_datetime(entry["started_at"] or ""), parse_datetime(entry["ended_at"] or "")
         if started is not None and entry["count"] == 1:
-            text = _started(entry, started)
-            executing = str(StepState.EXECUTING.label)
-            events.append(
-                Event(at=started, shape="executing", word=executing, step=node.name, address=address, text=text)
-            )
+            yield started, "executing", partial(_start, look, node, entry, started)
         if ended is not None:
-            outcome, text = str(entry["outcome"]), _ended(entry, started, ended, following)
-            shape, word = _SHAPES.get(outcome, outcome), _word(outcome)
-            if following is None and node.state == StepState.DISCARDED:
-                shape, word = "discarded", str(StepState.DISCARDED.label)
-            events.append(Event(at=ended, shape=shape, word=word, step=node.name, address=address, text=text))
-    return events
+            outcome, is_last = str(entry["outcome"]), following is None and node.state == StepState.DISCARDED
+            shape = "discarded" if is_last else _SHAPES.get(outcome, outcome)
+            word = str(StepState.DISCARDED.label) if is_last else _word(outcome)
+            tell = partial(_end, look, node, entry, (started, ended, following), shape=shape, word=word)
+            yield ended, shape, tell
+
+
+def _start(look: Look, node: WorkflowNode, entry: dict[str, Any], started: datetime) -> Event:
+    word, address = str(StepState.EXECUTING.label), look.address(step=node.name)
+    text = _started(entry, started)
+    return Event(at=started, shape="executing", word=word, step=node.name, address=address, text=text)
+
+
+def _end(
+    look: Look,
+    node: WorkflowNode,
+    entry: dict[str, Any],
+    times: tuple[datetime | None, datetime, dict[str, Any] | None],
+    *,
+    shape: str,
+    word: str,
+) -> Event:
+    text, address = _ended(entry, *times), look.address(step=node.name)
+    return Event(at=times[1], shape=shape, word=word, step=node.name, address=address, text=text)
 
 
 def _started(entry: dict[str, Any], started: datetime) -> str:

@@ -21,7 +21,7 @@ from baton.explain.words import between, clock, duration, number
 from baton.llm import stats
 from baton.models import LedgerEntry, StepStat
 from baton.models.fields import MoneyField
-from baton.states import EntryState, Resolution, StepState
+from baton.states import EntryState, Resolution
 
 _OF_ENTRIES = ("key", "model", "attempt", "started_at", "ended_at", "reserved", "resolution", "state", "fence")
 _OF_THEIR_STEPS = {"step_name": F("node__name"), "node_state": F("node__state"), "now": F("node__fence")}
@@ -134,8 +134,8 @@ def _unpaid(run_id: UUID, node_id: int | None, most: int) -> Iterator[Call]:
         entries = entries.filter(node_id=node_id)
     unpaid = entries.exclude(state=EntryState.ANSWERED).order_by("-started_at", "-id")
     for each in unpaid.values(*_OF_ENTRIES, **_OF_THEIR_STEPS)[:most]:
-        is_over = each["node_state"] != StepState.EXECUTING or each["now"] != each["fence"]
-        is_unknown = each["state"] == EntryState.AMBIGUOUS or (each["state"] == EntryState.CALLING and is_over)
+        entry = LedgerEntry(state=each["state"], fence=each["fence"])
+        is_unknown = entry.is_unknown(each["node_state"], each["now"])
         yield Call.unknown(each) if is_unknown else Call.open(each)
 
 
@@ -156,6 +156,13 @@ def saved_of(totals: Mapping[str, Any]) -> str:
     return money.total(saved, totals["served_unpriced"], totals["currency"])
 
 
+def sums_of_calls() -> dict[str, Sum]:
+    """What to add up of paid calls: ``spent``, None where none has a price, and ``lacks``, how many have none."""
+    priced = Q(cost__isnull=False, currency=get_settings().currency)
+    paid = ExpressionWrapper(F("cost") * F("count"), output_field=MoneyField())
+    return {"spent": Sum(paid, filter=priced), "lacks": Sum("count", filter=~priced)}
+
+
 def costs_of(
     keys: Collection[Any], *, using: str | None, by: str = "run_id", names: Collection[str] | None = None
 ) -> dict[Any, tuple[Decimal | None, int]]:
@@ -169,12 +176,10 @@ def costs_of(
     """
     if not keys:
         return {}
-    priced = Q(cost__isnull=False, currency=get_settings().currency)
-    paid = ExpressionWrapper(F("cost") * F("count"), output_field=MoneyField())
     calls = StepStat.objects.using(using).filter(**{f"{by}__in": list(keys)}, from_ledger=False).order_by()
     if names is not None:
         calls = calls.filter(step_name__in=list(names))
-    rows = calls.values_list(by).annotate(spent=Sum(paid, filter=priced), lacks=Sum("count", filter=~priced))
+    rows = calls.values_list(by).annotate(**sums_of_calls())
     return {key: (spent, unpriced or 0) for key, spent, unpriced in rows}
 
 

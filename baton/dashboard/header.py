@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 from django.utils import timezone
@@ -16,24 +15,10 @@ from baton.conf import get_settings
 from baton.dashboard.calls import saved_of
 from baton.dashboard.estimates import Usual
 from baton.dashboard.known import Known, known_of
-from baton.dashboard.shown import Bar, counted, shape
+from baton.dashboard.shown import Bar, Meter, counted, shape
 from baton.explain.runs import headline_of
 from baton.explain.words import between, duration, number
 from baton.models import WorkflowRun
-
-_AMBER, _RED = 80, 100
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Meter:
-    """How much of a budget is spent."""
-
-    percent: str
-    """The width of the bar."""
-    tone: str
-    """``plain``, ``amber`` from 80 %, ``red`` from 100 %."""
-    of: str
-    """The budget, in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +89,7 @@ def header_of(run: WorkflowRun, known: Known | None = None, usual: Usual | None 
         time_basis=usual.basis,
         cost=_cost(totals),
         unpriced=_unpriced(totals),
-        meter=_meter(run, known.spent),
+        meter=None if run.budget is None else Meter.within(run.budget, spent=known.spent),
         at_end=at_end,
         cost_basis=usual.basis_of_cost,
         has_calls=known.called or run.budget is not None,
@@ -143,15 +128,6 @@ def _unpriced(totals: dict[str, Any]) -> str:
     if not totals["unpriced"]:
         return ""
     return _("+ {count} unpriced").format(count=number(totals["unpriced"]))
-
-
-def _meter(run: WorkflowRun, spent: Decimal) -> Meter | None:
-    if run.budget is None:
-        return None
-    part = Decimal(100) if not run.budget else min(Decimal(100), 100 * spent / run.budget)
-    tone = "red" if part >= _RED else "amber" if part >= _AMBER else "plain"
-    of = _("of {budget}").format(budget=money.amount(run.budget, get_settings().currency))
-    return Meter(percent=f"{part:.1f}%", tone=tone, of=of)
 
 
 def _attempt_notes(attempts: int, retried: int, totals: dict[str, Any]) -> list[str]:

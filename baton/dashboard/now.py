@@ -8,24 +8,23 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from urllib.parse import urlencode
 
 from django.core.cache import cache
-from django.db.models import Count, ExpressionWrapper, F, Max, Min, Q, Sum
+from django.db.models import Count, Max, Min
 from django.db.models.functions import TruncDate, TruncHour
-from django.urls import reverse
 from django.utils.dateparse import parse_datetime
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
 from baton import money, q2
 from baton.conf import get_settings
+from baton.dashboard.calls import sums_of_calls
+from baton.dashboard.shown import list_address, step_address
 from baton.dashboard.strip import Strip, settled_since, strip_of
 from baton.dashboard.timeline.axis import percent
 from baton.engine.errors import error_key
 from baton.explain.words import between, duration, number
 from baton.models import QueueSighting, StepStat, WorkflowNode
-from baton.models.fields import MoneyField
 from baton.states import StepState
 
 DAYS = 7
@@ -122,7 +121,7 @@ def _todos(strip: Strip) -> list[Todo]:
             what=_("No worker serves queue {queue}").format(queue=queue.name),
             since=_("for {time}.").format(time=queue.gone),
             waits=_("{count} waiting").format(count=number(queue.waiting)),
-            address=_list("workflownode", state__exact=StepState.AVAILABLE.value, queue=queue.name),
+            address=list_address("workflownode", state__exact=StepState.AVAILABLE.value, queue=queue.name),
             command=start_of(queue.name),
         )
         for queue in strip.unserved
@@ -156,7 +155,7 @@ def _queues(strip: Strip, using: str) -> list[dict[str, Any]]:
     return [
         {
             "queue": queue,
-            "address": _list("workflownode", state__exact=StepState.AVAILABLE.value, queue=queue.name),
+            "address": list_address("workflownode", state__exact=StepState.AVAILABLE.value, queue=queue.name),
             "workers": _busy(queue.busy, queue.workers),
             "waiting": number(queue.waiting),
             "oldest": "—" if queue.since is None else between(queue.since, strip.as_of),
@@ -257,7 +256,7 @@ def _retried(using: str, now: datetime, newest: Iterable[tuple[Any, ...]]) -> di
             failures.runs.add(run)
             failures.steps.add(step)
             if failures.last == at:
-                failures.address = _step(run, name)
+                failures.address = step_address(run, name)
     return found
 
 
@@ -291,7 +290,7 @@ def _error(
     lookups = {"state__exact": StepState.DISCARDED.value, "error_key": key}
     return {
         "key": key,
-        "address": _list("workflownode", **lookups) if discarded else failures.address,
+        "address": list_address("workflownode", **lookups) if discarded else failures.address,
         "step": names[0],
         "more": max(len(names), discarded["functions"] if discarded else 0) - 1,
         "count": number(failures.times),
@@ -330,7 +329,7 @@ def _slowest(newest: Iterable[tuple[Any, ...]]) -> list[dict[str, Any]]:
     return [
         {
             "step": step,
-            "address": _list("workflownode", q=step),
+            "address": list_address("workflownode", q=step),
             "count": number(count),
             "p50": duration(half),
             "p95": duration(most),
@@ -350,7 +349,7 @@ def _spend(using: str, now: datetime) -> tuple[list[Day], list[dict[str, str]], 
     today = now.astimezone(UTC).date()
     first = datetime(today.year, today.month, today.day, tzinfo=UTC) - timedelta(days=DAYS - 1)
     rows: Any = cache.get_or_set(
-        f"baton:now:{using}:{today:%j}:{currency}", lambda: list(_calls(using, first, currency)), _KEPT_SECONDS
+        f"baton:now:{using}:{today:%j}:{currency}", lambda: list(_calls(using, first)), _KEPT_SECONDS
     )
     by_day: dict[Any, dict[str, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
     by_model: dict[str, Decimal] = defaultdict(Decimal)
@@ -373,16 +372,14 @@ def _spend(using: str, now: datetime) -> tuple[list[Day], list[dict[str, str]], 
     return days if top else [], told, _("+ {count} unpriced").format(count=number(unpriced)) if unpriced else ""
 
 
-def _calls(using: str, first: datetime, currency: str) -> Any:
-    priced = Q(cost__isnull=False, currency=currency)
-    paid = ExpressionWrapper(F("cost") * F("count"), output_field=MoneyField())
+def _calls(using: str, first: datetime) -> Any:
     return (
         StepStat.objects.using(using)
         .filter(at__gte=first, from_ledger=False)
         .order_by()
         .annotate(day=TruncDate("at", tzinfo=UTC))
         .values_list("day", "model")
-        .annotate(spent=Sum(paid, filter=priced), lacks=Sum("count", filter=~priced))
+        .annotate(**sums_of_calls())
     )
 
 
@@ -407,11 +404,3 @@ def _day(turn: int, date: Any, models: dict[str, Decimal], kinds: dict[str, str]
         top=floor - 5,
         bars=bars,
     )
-
-
-def _step(run_id: Any, name: str) -> str:
-    return reverse("admin:baton_workflowrun_change", args=[run_id]) + "?" + urlencode({"step": name})
-
-
-def _list(model: str, **lookups: str) -> str:
-    return reverse(f"admin:baton_{model}_changelist") + "?" + urlencode(lookups)

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Self
+from urllib.parse import urlencode
 
 from django.apps import apps
+from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from baton import money
+from baton.conf import get_settings
 from baton.explain.words import number
 from baton.states import StepState
 
@@ -21,6 +27,7 @@ SHAPES = {"running": "executing", "failed": "discarded"}
 _LEAST_PERCENT = 1.2
 _GAP_PERCENT = 0.3
 _NAMED = 2
+_AMBER, _RED = 80, 100
 _MOST_DIGITS = 8
 
 
@@ -32,6 +39,26 @@ class Part:
     count: int
     x: str
     width: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meter:
+    """How much of a budget is spent."""
+
+    percent: str
+    """The width of the bar."""
+    tone: str
+    """``plain``, ``amber`` from 80 %, ``red`` from 100 %."""
+    of: str
+    """The budget, in words."""
+
+    @classmethod
+    def within(cls, budget: Decimal, *, spent: Decimal) -> Self:
+        """How much of a budget is spent."""
+        part = min(Decimal(100), 100 * spent / budget) if budget else Decimal(100)
+        tone = "red" if part >= _RED else "amber" if part >= _AMBER else "plain"
+        of = _("of {budget}").format(budget=money.amount(budget, get_settings().currency))
+        return cls(percent=f"{part:.1f}%", tone=tone, of=of)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,3 +144,13 @@ def _parts(states: Mapping[str, int]) -> Iterable[Part]:
         shown = max(0.4, width * scale - _GAP_PERCENT)
         yield Part(state=state, count=count, x=f"{at:.2f}%", width=f"{shown:.2f}%")
         at += width * scale
+
+
+def list_address(model: str, **lookups: str) -> str:
+    """The admin's list of a model, filtered."""
+    return reverse(f"admin:baton_{model}_changelist") + "?" + urlencode(lookups)
+
+
+def step_address(run_id: Any, name: str) -> str:
+    """The page of a run with the panel of a step."""
+    return reverse("admin:baton_workflowrun_change", args=[run_id]) + "?" + urlencode({"step": name})

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from django.core.cache import cache
 from django.db import connections
-from django.db.models import Count, ExpressionWrapper, F, Min, Q, Sum, Value, Window
+from django.db.models import Count, F, Min, Q, Value, Window
 from django.db.models.functions import TruncMinute
 from django.urls import reverse
 from django.utils import timezone
@@ -21,10 +21,11 @@ from django.utils.translation import ngettext
 
 from baton import money, q2, registry
 from baton.conf import get_settings
+from baton.dashboard.calls import sums_of_calls
+from baton.dashboard.shown import Meter, list_address, step_address
 from baton.explain.facts import Service, Sweep, Wait, look_for_sweep, who_serves
 from baton.explain.words import between, duration, number
 from baton.models import Hold, StepStat, WorkflowNode, WorkflowRun
-from baton.models.fields import MoneyField
 from baton.states import RunState, StepState
 
 MINUTES = 30
@@ -35,7 +36,6 @@ _MOST_QUEUES = 12
 _KEPT_SECONDS = 5
 _WORKERS_SECONDS = 300
 _BAR_HEIGHT = 20
-_AMBER, _RED = 80, 100
 _SEVERITY = ("discarded", "warning", "completed", "pending")
 
 
@@ -148,7 +148,7 @@ def strip_of(*, using: str | None = None) -> Strip:
                 below=ngettext("{count} run goes on", "{count} runs go on", runs["running"]).format(
                     count=number(runs["running"])
                 ),
-                address=_list("workflownode", state__exact=StepState.EXECUTING.value),
+                address=list_address("workflownode", state__exact=StepState.EXECUTING.value),
             ),
             Tile(
                 name="waiting",
@@ -157,7 +157,7 @@ def strip_of(*, using: str | None = None) -> Strip:
                 value=number(n_ready),
                 unit=_unit(n_ready),
                 below=_longest_wait(ready, now),
-                address=_list("workflownode", state__exact=StepState.AVAILABLE.value),
+                address=list_address("workflownode", state__exact=StepState.AVAILABLE.value),
             ),
             Tile(
                 name="failed",
@@ -166,7 +166,7 @@ def strip_of(*, using: str | None = None) -> Strip:
                 value=number(runs["failed"]),
                 unit=ngettext("run", "runs", runs["failed"]),
                 below=_("{count} since midnight").format(count=number(runs["new"])) if runs["failed"] else "",
-                address=_list(
+                address=list_address(
                     "workflowrun",
                     state__exact=RunState.FAILED.value,
                     finished_at__gte=(now - timedelta(days=1)).isoformat(timespec="minutes"),
@@ -179,7 +179,7 @@ def strip_of(*, using: str | None = None) -> Strip:
                 value=number(held),
                 unit=_unit(held),
                 below="" if hold is None else _("{step}, {time}").format(step=hold.name, time=between(hold.since, now)),  # type: ignore[attr-defined]
-                address=_list("workflownode", state__exact=StepState.SNOOZED.value) if hold is None else _held(hold),
+                address=_held(hold) if hold else list_address("workflownode", state__exact=StepState.SNOOZED.value),
             ),
         ],
         minutes=_bars(rates),
@@ -289,31 +289,28 @@ def _oldest_hold(using: str) -> Hold | None:
 
 
 def _held(hold: Hold) -> str:
-    name = hold.name  # type: ignore[attr-defined] # annotated
-    return reverse("admin:baton_workflowrun_change", args=[hold.run_id]) + "?" + urlencode({"step": name})
+    return step_address(hold.run_id, hold.name)  # type: ignore[attr-defined] # annotated
 
 
 def _spending(using: str) -> Spending:
     """What was spent on this day of UTC, as the daily budget counts it."""
     settings = get_settings()
     start = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    priced = Q(cost__isnull=False, currency=settings.currency)
-    paid = ExpressionWrapper(F("cost") * F("count"), output_field=MoneyField())
     calls = StepStat.objects.using(using).filter(at__gte=start, from_ledger=False).order_by()
-    key = f"baton:strip:{using}:spent:{start:%j}"
+    key = f"baton:strip:{using}:paid:{start:%j}"
     found: dict[str, Any] | None = cache.get(key)
     if found is None:
-        found = calls.aggregate(spent=Sum(paid, filter=priced), unpriced=Sum("count", filter=~priced))
+        found = calls.aggregate(**sums_of_calls())
         cache.set(key, found, _KEPT_SECONDS)
-    spent, unpriced = found["spent"], found["unpriced"] or 0
+    spent, unpriced = found["spent"], found["lacks"] or 0
     most = settings.day_budget
-    part = None if most is None else (100 * (spent or Decimal(0)) / most if most else Decimal(100))
+    meter = None if most is None else Meter.within(most, spent=spent or Decimal(0))
     return Spending(
         total=money.amount(spent or Decimal(0), settings.currency) if spent or not unpriced else _("unpriced"),
-        of="" if most is None else _("of {budget}").format(budget=money.amount(most, settings.currency)),
+        of="" if meter is None else meter.of,
         unpriced=_("+ {count} unpriced").format(count=number(unpriced)) if unpriced else "",
-        percent="" if part is None else f"{min(Decimal(100), part):.1f}%",
-        tone="plain" if part is None or part < _AMBER else "amber" if part < _RED else "red",
+        percent="" if meter is None else meter.percent,
+        tone="plain" if meter is None else meter.tone,
     )
 
 
@@ -417,7 +414,3 @@ def _bars(rates: Sequence[int]) -> list[Minute]:
         Minute(x=f"{turn * width:.2f}%", y=_BAR_HEIGHT - height, height=height, is_last=turn == len(rates) - 1)
         for turn, height in enumerate(heights)
     ]
-
-
-def _list(model: str, **lookups: str) -> str:
-    return reverse(f"admin:baton_{model}_changelist") + "?" + urlencode(lookups)

@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from django.db.models import ExpressionWrapper, F, Q, Sum
 from django.utils.translation import gettext as _
 
 from baton import money
 from baton.conf import get_settings
+from baton.dashboard.calls import sums_of_calls
 from baton.dashboard.timeline.axis import Axis, percent
 from baton.dashboard.timeline.crowds import part_of
 from baton.models import StepStat, WorkflowRun
-from baton.models.fields import MoneyField
 
 PARTS = 120
-_PAID = ExpressionWrapper(F("cost") * F("count"), output_field=MoneyField())
 TOP, FLOOR = 8, 52
 """Between which heights the line is drawn."""
 
@@ -53,20 +51,19 @@ class Spend:
 def spend_of(run: WorkflowRun, axis: Axis, *, using: str) -> Spend | None:
     """Read what was spent by when, in one query; None where no model was called and there is no budget."""
     currency = get_settings().currency
-    priced = Q(cost__isnull=False, currency=currency)
     rows = (
         StepStat.objects.using(using)
         .filter(run_id=run.pk, from_ledger=False)
         .order_by()
         .annotate(part=part_of(axis, "at", PARTS))
         .values("part")
-        .annotate(spent=Sum(_PAID, filter=priced), unpriced=Sum("count", filter=~priced))
+        .annotate(**sums_of_calls())
     )
     found: dict[int, Mapping[str, Any]] = {row["part"]: row for row in rows}
     if not found and run.budget is None:
         return None
     spent = sum((row["spent"] or Decimal(0) for row in found.values()), Decimal(0))
-    unpriced = sum(row["unpriced"] or 0 for row in found.values())
+    unpriced = sum(row["lacks"] or 0 for row in found.values())
     top = max(spent, run.budget or Decimal(0)) or Decimal(1)
     treads, ticks = _line(found, axis, top)
     total = money.total(spent if spent or not unpriced else None, unpriced, currency)
@@ -99,7 +96,7 @@ def _line(
         treads.append(_tread(at, x, y, before))
         sum_so_far += found[part]["spent"] or Decimal(0)
         at, before = x, y
-        if found[part]["unpriced"]:
+        if found[part]["lacks"]:
             ticks.append((percent(x), _height(sum_so_far, top)))
     treads.append(_tread(at, now, _height(sum_so_far, top), before))
     return treads, ticks

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from scripts.services import REDIS_URL, Postgres
+from tests.llm import scripted
 from tests.processes import Manage, RealCluster
 from tests.utils import wait_until
 
@@ -36,6 +37,22 @@ def _empty_broker() -> None:
 
         with redis.Redis.from_url(os.environ[REDIS_URL]) as client:
             client.flushdb()
+
+
+@pytest.fixture(autouse=True)
+def _empty_script() -> Iterator[None]:
+    """Forget what a test had its provider answer and what was called: every room's tests have steps that call."""
+    yield
+    left = [*scripted.SCRIPT, *scripted.AFTER]
+    for each in (scripted.SCRIPT, scripted.CALLS, scripted.AFTER):
+        each.clear()
+    assert not left, "the script of a test was not played to its end"
+
+
+@pytest.fixture
+def prices(settings) -> None:
+    """The prices of two models, and nobody else's."""
+    settings.BATON = {**settings.BATON, "PRICES": scripted.PRICES, "CURRENCY": "EUR"}
 
 
 def end_sessions() -> None:

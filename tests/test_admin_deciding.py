@@ -14,11 +14,10 @@ from baton import Workflow
 from baton.models import LedgerEntry, WorkflowRun
 from baton.testing import drain
 from tests.llm import scripted
-from tests.llm.conftest import empty_script, prices  # noqa: F401 - fixtures
 from tests.people import client_with
 from tests.test_admin import VIEWS, page_of, text_of
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("invariants", "prices", "empty_script")]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("invariants", "prices")]
 
 
 @pytest.fixture

@@ -19,6 +19,11 @@ CALLS: list[str] = []
 """The calls that were made."""
 AFTER: list[Callable[[], Any]] = []
 """What bodies do after their calls, once each: most raise."""
+PRICES = {
+    "gpt-4o": {"input": "2.50", "output": "10", "cached_input": "1.25"},
+    "fixed": {"input": "0", "output": "1000"},
+}
+"""What the models of the answers cost."""
 
 
 def answer() -> Any:

@@ -15,7 +15,7 @@ from baton.engine.accounts import balance
 from baton.models import BudgetAccount, Hold, LedgerEntry, StepStat, WorkflowRun
 from baton.testing import drain
 from tests.llm import scripted, spending
-from tests.llm.conftest import PRICES
+from tests.llm.scripted import PRICES
 from tests.utils import wait_until
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("invariants", "prices")]

@@ -13,7 +13,7 @@ from baton.llm.stats import cost_by_model, workflow_totals
 from baton.models import BudgetAccount, LedgerEntry, WorkflowRun
 from baton.testing import drain
 from tests.llm import scripted
-from tests.llm.conftest import PRICES
+from tests.llm.scripted import PRICES
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("invariants", "prices")]
 

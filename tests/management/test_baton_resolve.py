@@ -12,9 +12,8 @@ from baton.models import LedgerEntry, WorkflowRun
 from baton.testing import drain
 from tests.factories import LedgerEntryFactory
 from tests.llm import scripted
-from tests.llm.conftest import empty_script, prices  # noqa: F401 - fixtures
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("invariants", "prices", "empty_script")]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("invariants", "prices")]
 
 
 def printed(*arguments: Any) -> str:

@@ -14,7 +14,6 @@ from baton.engine.questions import resolve
 from baton.models import BudgetAccount, Hold, LedgerEntry, StepStat, WorkflowNode, WorkflowRun
 from baton.sweep import check
 from tests.behaviours import meeting_point
-from tests.llm.conftest import prices  # noqa: F401 - a fixture
 from tests.races.pairs import REPEATS, claims, copies, nodes_by_run, perform, race
 
 TIMES = max(20, REPEATS // 10)

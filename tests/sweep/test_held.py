@@ -19,9 +19,8 @@ from baton.testing import drain
 from tests.clock import expire_leases
 from tests.factories import LedgerEntryFactory, StepStatFactory
 from tests.llm import scripted
-from tests.llm.conftest import empty_script, prices  # noqa: F401 - fixtures
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("invariants", "prices", "empty_script")]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("invariants", "prices")]
 
 ANSWER = {"model": "fixed", "usage": {"input_tokens": 0, "output_tokens": 1000}}
 """It costs 1."""

@@ -7,20 +7,18 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib.admin.models import LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
 
+from baton.dashboard.look import Look
 from baton.dashboard.shown import steps, whole
 from baton.explain.words import between, clock, first_line, number
 from baton.models import WorkflowNode, WorkflowRun
 from baton.states import AttemptOutcome, StepState
-
-if TYPE_CHECKING:
-    from baton.dashboard.page import Look
 
 PAGE = 100
 _ROWS = 2_000

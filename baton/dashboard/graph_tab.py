@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from django.db.models import DateTimeField, DurationField, ExpressionWrapper, F, Value
 from django.db.models.functions import Coalesce
@@ -22,13 +21,11 @@ from baton.dashboard.graph.layout import Direction
 from baton.dashboard.graph.svg import to_svg
 from baton.dashboard.graph_plans import KnownPlan, Plans
 from baton.dashboard.group_panel import GroupPanel, Link, group_panel, opened_in
+from baton.dashboard.look import Look, Taste
 from baton.dashboard.shown import ORDER
 from baton.explain.words import duration, listed, number
 from baton.models import WorkflowNode
 from baton.states import StepState
-
-if TYPE_CHECKING:
-    from baton.dashboard.page import Look
 
 _REMEMBERED = "baton_graph_direction"
 _WIDE = "baton_wide"
@@ -36,16 +33,6 @@ _WIDE = "baton_wide"
 _DIRECTIONS: Mapping[str, Direction] = {"down": "down", "right": "right"}
 _MOST_NAMES = 6
 _SLOWEST = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Taste:
-    """How somebody wants graphs drawn, and has room for."""
-
-    direction: Direction | None = None
-    """What the user chose last; nothing for who never did."""
-    is_wide: bool = False
-    """Whether the page is so wide that a long chain reads better from left to right, as far as is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

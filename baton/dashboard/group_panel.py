@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db.models import Case, Count, F, IntegerField, Min, Q, QuerySet, Value, When
 from django.db.models.functions import Substr
@@ -16,13 +16,11 @@ from baton.dashboard.graph import labels
 from baton.dashboard.graph.faces import GroupFace
 from baton.dashboard.graph.folding import Fold
 from baton.dashboard.graph_plans import KnownPlan
+from baton.dashboard.look import Look
 from baton.dashboard.shown import ORDER, WORST_FIRST, whole
 from baton.explain.words import LINE_LENGTH, duration, first_line, number
 from baton.models import WorkflowNode
 from baton.states import StepState
-
-if TYPE_CHECKING:
-    from baton.dashboard.page import Look
 
 MOST_CHILDREN = 12
 _MOST_OF_A_CELL = 50

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from baton import money
 from baton.dashboard.calls import Call, calls_of, saved_of
+from baton.dashboard.look import Look
 from baton.dashboard.shown import not_known, permission_needed
 from baton.explain.words import number
 from baton.llm import stats
-
-if TYPE_CHECKING:
-    from baton.dashboard.page import Look
 
 MOST_CALLS = 200
 _MOST_NAMED_STEPS = 300

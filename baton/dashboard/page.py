@@ -12,51 +12,13 @@ from django.utils.translation import gettext_lazy as _
 
 from baton.conf import get_settings
 from baton.dashboard import activity_tab, graph_tab, money_tab, steps_tab, timeline_tab
-from baton.dashboard.estimates import Usual, usual_kept
+from baton.dashboard.estimates import usual_kept
 from baton.dashboard.header import Header, header_of
-from baton.dashboard.known import Known, known_of
+from baton.dashboard.known import known_of
+from baton.dashboard.look import Look, Taste
 from baton.dashboard.panel import Panel, panel_of
 from baton.models import WorkflowNode, WorkflowRun
 from baton.telemetry import timestamp
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """A run as somebody looks at it."""
-
-    run: WorkflowRun
-    using: str
-    view: str
-    """The tab."""
-    step: WorkflowNode | None
-    """The step whose panel is open."""
-    params: Mapping[str, str]
-    """What else the address says: filters, pages."""
-    known: Known
-    """What was read of the run for its head."""
-    usual: Usual = field(default_factory=Usual)
-    """What such runs take and cost."""
-    taste: graph_tab.Taste = field(default_factory=graph_tab.Taste)
-    """How the reader wants graphs drawn."""
-    may_act: bool = False
-    may_see_prompts: bool = False
-    may_see_values: bool = False
-    """Arguments, results, whole errors and logs of steps: ``view_workflownode``."""
-    may_see_calls: bool = False
-
-    @property
-    def without_panel(self) -> str:
-        """The page's own address, with no panel even where a step would be shown unasked."""
-        address = self.address(step="", group="", child="", cell="")
-        return f"{address}&step=" if self.run.state == "failed" else address
-
-    def address(self, **changes: str | None) -> str:
-        """The page's own address with some of its words changed."""
-        words = {**self.params, "view": self.view}
-        if self.step is not None:
-            words["step"] = self.step.name
-        words |= {word: value for word, value in changes.items() if value is not None}
-        return "?" + urlencode({word: value for word, value in words.items() if value})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +62,7 @@ _TABS: dict[str, tuple[Promise | str, Callable[[Look], Any]]] = {
 def run_page(
     run: WorkflowRun,
     params: Mapping[str, str],
-    taste: graph_tab.Taste = graph_tab.Taste(),  # noqa: B008 - it never changes
+    taste: Taste = Taste(),  # noqa: B008 - it never changes
     **permissions: bool,
 ) -> Page:
     """Read everything that a run's page shows.

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from django.db.models import Q, QuerySet
@@ -17,6 +17,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from baton.dashboard.calls import Call, calls_of, cost_of
+from baton.dashboard.look import Look
 from baton.dashboard.shown import not_known, permission_name
 from baton.dashboard.steps_tab import progress_of
 from baton.explain.executions import error_class
@@ -25,9 +26,6 @@ from baton.explain.words import between, clock, duration, number, paragraph, par
 from baton.llm import capture
 from baton.models import WorkflowEdge, WorkflowNode
 from baton.states import AttemptOutcome, StepState
-
-if TYPE_CHECKING:
-    from baton.dashboard.page import Look
 
 MOST_CHARACTERS = 4_000
 """How much of a value is shown before somebody asks for all of it."""

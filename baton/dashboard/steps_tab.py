@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db.models import Case, F, IntegerField, Q, QuerySet, Value, When
 from django.utils import timezone
@@ -14,14 +14,12 @@ from django.utils.translation import gettext as _
 from baton import money
 from baton.conf import get_settings
 from baton.dashboard.calls import costs_of
+from baton.dashboard.look import Look
 from baton.dashboard.shown import WORST_FIRST, counted, not_known, whole
 from baton.explain.executions import error_class
 from baton.explain.words import between, clock, first_line, number
 from baton.models import WorkflowNode
 from baton.states import StepState
-
-if TYPE_CHECKING:
-    from baton.dashboard.page import Look
 
 PAGE = 100
 MOST = 500

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from django.db.models import Q
 from django.utils import timezone
@@ -12,6 +11,7 @@ from django.utils.translation import gettext as _
 
 from baton.dashboard.graph.critical import critical_path
 from baton.dashboard.graph.mosaic import state_of
+from baton.dashboard.look import Look
 from baton.dashboard.shown import WORST_FIRST, counted, steps
 from baton.dashboard.timeline import crowds as groups
 from baton.dashboard.timeline.axis import Axis, Gap, Tick, make_axis, percent
@@ -23,9 +23,6 @@ from baton.dashboard.timeline.window import NO_WINDOW, window_of
 from baton.explain.words import duration, number
 from baton.models import WorkflowNode
 from baton.states import StepState
-
-if TYPE_CHECKING:
-    from baton.dashboard.page import Look
 
 MOST_CHILDREN = 5
 """How many steps of a group have rows of their own under it."""

@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from baton import Workflow
 from baton.dashboard.known import known_of
-from baton.dashboard.page import Look
+from baton.dashboard.look import Look
 from baton.dashboard.timeline.axis import MOST_TICKS, make_axis
 from baton.dashboard.timeline.marks import life_of
 from baton.dashboard.timeline.structure import MOST_ROWS

@@ -57,10 +57,10 @@ _ENTRY = "id, number, state, resolution, fence, answer, answer_type, error"
 _OPEN = sql.Statement("""
     INSERT INTO baton_ledgerentry
         (run_id, node_id, key, number, is_call, policy, state, resolution, resolved_by, is_retired, fence, attempt,
-        provider, model, answer_type, error, accounts, is_estimate, started_at)
+        provider, model, answer_type, error, reserved, accounts, is_estimate, started_at)
     SELECT n.run_id, n.id, %s, COALESCE((
             SELECT max(e.number) FROM baton_ledgerentry e WHERE e.node_id = n.id AND e.key = %s), 0) + 1,
-        %s, %s, 'calling', '', '', FALSE, n.fence, n.attempt, %s, %s, '', '', '', FALSE, <now>
+        %s, %s, 'calling', '', '', FALSE, n.fence, n.attempt, %s, %s, '', '', %s, %s, %s, <now>
     FROM baton_workflownode n
     WHERE n.id = %s AND n.fence = %s AND n.state = %s AND NOT EXISTS (
         SELECT 1 FROM baton_ledgerentry e
@@ -83,10 +83,14 @@ _FIND = sql.Statement(f"""
 """The calls of a key. Index: baton_entry_once."""
 
 _ANSWER = sql.Statement("""
-    UPDATE baton_ledgerentry SET state = 'answered', answer = %s, answer_type = %s, ended_at = <now>
+    UPDATE baton_ledgerentry SET state = 'answered', answer = %s, answer_type = %s, ended_at = <now>,
+        reserved = CASE WHEN %s THEN NULL ELSE reserved END
     WHERE id = %s AND state NOT IN ('answered', 'failed', 'ambiguous')
 """)
-"""Store the answer of a call under way. ``calling`` would be the predicate of a partial index, of which all is read."""
+"""Store the answer of a call under way; where its cost is known, nothing is reserved for it any more.
+
+``calling`` would be the predicate of a partial index, of which all is read.
+"""
 _ANSWER_LATE = sql.Statement("""
     UPDATE baton_ledgerentry SET state = 'answered', answer = %s, answer_type = %s, ended_at = <now>
     WHERE id = %s AND state NOT IN ('answered', 'failed', 'calling')
@@ -108,9 +112,7 @@ _GIVE_UP = sql.Statement("""
     WHERE id = %s AND state IN ('calling', 'ambiguous')
     RETURNING resolution
 """)
-_NOTE_RESERVATION = sql.Statement("""
-    UPDATE baton_ledgerentry SET reserved = %s, accounts = %s, is_estimate = %s WHERE id = %s
-""")
+_NOTE_RESERVED = sql.Statement("UPDATE baton_ledgerentry SET reserved = %s WHERE id = %s")
 _FREE = sql.Statement("UPDATE baton_ledgerentry SET reserved = NULL WHERE id = %s AND reserved IS NOT NULL")
 
 
@@ -345,9 +347,9 @@ class Ledger:
         after = 0
         for _ in range(_TRIES):
             with shielded():
-                choice = [self.node_id, self.fence, self.state.value, key, is_call, after]
-                params = [key, key, is_call, said, provider[:100], model[:255], *choice]
-                opened = self._open(key, params, reserve)
+                what = [key, key, is_call, said, provider[:100], model[:255]]
+                where = [self.node_id, self.fence, self.state.value, key, is_call, after]
+                opened = self._open(key, what, where, reserve)
             if opened is not None:
                 self.has_begun = True
                 return opened
@@ -386,14 +388,14 @@ class Ledger:
         def work() -> None:
             connection = self.connection
             with transaction.atomic(using=connection.alias):
-                params = [written.text, written.kind, entry.id]
-                is_late = not sql.execute(connection, _ANSWER, params)
+                said = [written.text, written.kind]
+                is_late = not sql.execute(connection, _ANSWER, [*said, cost is not None, entry.id])
                 if is_late:
-                    sql.execute(connection, _ANSWER_LATE, params)
+                    sql.execute(connection, _ANSWER_LATE, [*said, entry.id])
                 if beside is not None:
                     beside(connection)
                 if cost is not None:
-                    self._settle_accounts(connection, entry, cost)
+                    self._settle_accounts(connection, entry, cost, is_freed=not is_late)
             if is_late:
                 self._wake_asked()
 
@@ -520,29 +522,29 @@ class Ledger:
 
     # How -------------------------------------------------------------------------------------------------------------
 
-    def _open(self, key: str, params: list[Any], reserve: Callable[[], Reservation] | None) -> Entry | None:
+    def _open(
+        self, key: str, what: list[Any], where: list[Any], reserve: Callable[[], Reservation] | None
+    ) -> Entry | None:
         connection = self.connection
         limits = accounts.limits_of(self.run_id, self.node_id, using=self.alias) if reserve and self._has_budget else []
         if not limits or reserve is None:
-            rows = sql.fetch(connection, _OPEN, params)
+            rows = sql.fetch(connection, _OPEN, [*what, None, "", False, *where])
             return Entry(id=rows[0][0], key=key, number=rows[0][1], retired=rows[0][2]) if rows else None
-        reservation = reserve()
+        wanted = reserve()
+        names = tuple(each.name for each in limits)
+        noted = None if wanted.amount is None else as_units(wanted.amount)
+        is_estimate = wanted.is_estimate or wanted.amount is None
         with transaction.atomic(using=connection.alias):
-            rows = sql.fetch(connection, _OPEN, params)
+            rows = sql.fetch(connection, _OPEN, [*what, noted, " ".join(names), is_estimate, *where])
             if not rows:
                 return None
             id_, number, retired = rows[0]
-            names = tuple(each.name for each in limits)
-            entry = Entry(id=id_, key=key, number=number, retired=retired, accounts=names)
-            reserved = accounts.reserve(
-                connection, limits, reservation.amount, run_id=self.run_id, node_id=self.node_id
-            )
+            reserved = accounts.reserve(connection, limits, wanted.amount, run_id=self.run_id, node_id=self.node_id)
             if isinstance(reserved, Refusal):
                 raise self._held_for_money(reserved)
-            entry.reserved = reserved
-            is_estimate = reservation.is_estimate or reservation.amount is None
-            sql.execute(connection, _NOTE_RESERVATION, [as_units(reserved), " ".join(names), is_estimate, entry.id])
-        return entry
+            if noted is None:
+                sql.execute(connection, _NOTE_RESERVED, [as_units(reserved), id_])
+        return Entry(id=id_, key=key, number=number, reserved=reserved, accounts=names, retired=retired)
 
     def _tells_afterwards(self) -> bool:
         """Whether steps of its kind have reported what they used, not called by the ledger, which would reserve."""
@@ -598,9 +600,11 @@ class Ledger:
             raise AmbiguousCallError(self.step_name, key, why=why)
         raise held_for_a_person(id_, key)
 
-    def _settle_accounts(self, connection: BaseDatabaseWrapper, entry: Entry, cost: Decimal) -> None:
+    def _settle_accounts(
+        self, connection: BaseDatabaseWrapper, entry: Entry, cost: Decimal, *, is_freed: bool = False
+    ) -> None:
         # Only once, should a commit have been lost and tried again.
-        if entry.accounts and sql.execute(connection, _FREE, [entry.id]):
+        if entry.accounts and (is_freed or sql.execute(connection, _FREE, [entry.id])):
             accounts.settle_accounts(connection, entry.accounts, reserved=entry.reserved, cost=cost)
 
     def _wake(self, entry: Entry, typical: Decimal) -> None:

@@ -136,12 +136,12 @@ def returns_usage(ctx: Any) -> Any:
 
 
 @llm.llm_step
-def counts_statements(ctx: Any, keys: list[str]) -> list[list[str]]:
+def counts_statements(ctx: Any, keys: list[str], **options: Any) -> list[list[str]]:
     """Call under each key, and under the first again; return what that took of the database."""
     taken = []
     for key in [*keys, keys[0]]:
         with CaptureQueriesContext(connection) as captured:
-            llm.call(ctx, key, answer)
+            llm.call(ctx, key, answer, **options)
         taken.append([_shape(query["sql"]) for query in captured.captured_queries])
     return taken
 

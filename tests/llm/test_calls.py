@@ -216,6 +216,29 @@ def test_call_takes_one_statement_before_it_and_one_transaction_of_two_after_it(
     ]
 
 
+def test_budget_adds_two_statements_and_a_transaction_before_a_call_and_two_statements_after_it():
+    scripted.SCRIPT[:] = [ANSWER, ANSWER]
+    most = {"model": "gpt-4o", "max_input_tokens": 1000, "max_output_tokens": 100}
+    step = scripted.counts_statements.bind(keys=["one", "two"], **most)
+
+    run = drain(Workflow("w", budget=Decimal(1)).add("a", step).insert())
+
+    # The first call opens the account.
+    assert run.steps["a"].result[1] == [
+        "SELECT baton_workflowrun",
+        "SAVEPOINT",
+        "INSERT baton_ledgerentry",
+        "UPDATE baton_budgetaccount",
+        "RELEASE",
+        "SAVEPOINT",
+        "UPDATE baton_ledgerentry",
+        "INSERT baton_stepstat",
+        "UPDATE baton_budgetaccount",
+        "RELEASE",
+        "SELECT baton_hold",
+    ]
+
+
 def test_call_of_a_hook_is_recorded_too():
     scripted.SCRIPT[:] = [ANSWER]
     workflow = Workflow("w").add("a", scripted.fails, max_attempts=1).add("b", scripted.mourns, deps=["a"])

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.processes import Program, leave, run_together, say
-from scripts.services import DATABASE_URL, REDIS_URL, postgres, valkey
+from scripts.services import DATABASE_URL, REDIS_URL, UNCOUNTED, postgres, valkey
 
 BROKERS = ("orm", "redis")
 FILES = ("tests/faults/test_crash_table.py", "tests/faults/test_outages.py")
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     """Play everything, and print the table."""
     signal.signal(signal.SIGTERM, leave)
     with tempfile.TemporaryDirectory(prefix="baton-faults-") as folder, contextlib.ExitStack() as servers:
-        for variable, service in ((DATABASE_URL, postgres()), (REDIS_URL, valkey())):
+        for variable, service in ((DATABASE_URL, postgres(settings=UNCOUNTED)), (REDIS_URL, valkey())):
             server = servers.enter_context(service)
             os.environ[variable] = server.url
         report = Path(folder) / "report"

@@ -20,7 +20,7 @@ from xml.etree import ElementTree as ET
 
 from scripts import chromium
 from scripts.processes import Program, leave, run_lanes, say
-from scripts.services import DATABASE_URL, REDIS_URL, ServiceError, postgres, valkey
+from scripts.services import DATABASE_URL, REDIS_URL, UNCOUNTED, ServiceError, postgres, valkey
 
 AT_HAND = "--suites-at-hand"
 
@@ -144,7 +144,7 @@ def run_with_servers(lanes: Lanes, arguments: Sequence[str]) -> tuple[Tally, lis
     """Start the servers and run everything; return the counts and what failed."""
     try:
         with contextlib.ExitStack() as servers:
-            for variable, service in ((DATABASE_URL, postgres()), (REDIS_URL, valkey())):
+            for variable, service in ((DATABASE_URL, postgres(settings=UNCOUNTED)), (REDIS_URL, valkey())):
                 server = servers.enter_context(service)
                 os.environ[variable] = server.url
                 say(f"{variable}={server.url} ({server.origin})")

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.processes import Program, leave, run, say
-from scripts.services import DATABASE_URL, REDIS_URL, postgres, valkey
+from scripts.services import DATABASE_URL, REDIS_URL, UNCOUNTED, postgres, valkey
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     chosen = [] if any(word in {"-e", "-l", "list"} for word in arguments) else environments_at_hand()
     with contextlib.ExitStack() as servers:
         environment = {
-            DATABASE_URL: servers.enter_context(postgres()).url,
+            DATABASE_URL: servers.enter_context(postgres(settings=UNCOUNTED)).url,
             REDIS_URL: servers.enter_context(valkey()).url,
         }
         return run(Program([sys.executable, "-m", "tox", *chosen, *arguments], environment))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from scripts import watchdog
-from scripts.services import DATABASE_URL, REDIS_URL, postgres, valkey
+from scripts.services import DATABASE_URL, REDIS_URL, UNCOUNTED, postgres, valkey
 
 _brought = contextlib.ExitStack()
 
@@ -62,7 +62,7 @@ def pytest_load_initial_conftests() -> Generator[None]:
     if "BATON_TEST_FOLDER" not in os.environ:
         os.environ["BATON_TEST_FOLDER"] = str(_brought.enter_context(_folder()))
     if os.environ.get("BATON_TEST_DB") == "postgres":
-        os.environ[DATABASE_URL] = _brought.enter_context(postgres()).url
+        os.environ[DATABASE_URL] = _brought.enter_context(postgres(settings=UNCOUNTED)).url
     if os.environ.get("BATON_TEST_BROKER") == "redis":
         # A database of its own: each test empties the broker's, and other suites have channel layers on this server.
         server, _, _ = _brought.enter_context(valkey()).url.rpartition("/")

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 from baton import Workflow
 from tests import steps
 from tests.browser.conftest import layers
-from tests.browser.stories import page_of, perform
+from tests.browser.stories import list_of_runs, page_of, perform
 
 LONG = 30_000
 
@@ -86,6 +86,18 @@ def test_cells_and_nodes_of_the_graph_follow_too(open_page, viewer):
 
     expect(page.locator("[data-graph] .b-node.b-completed")).to_have_count(1, timeout=LONG)
     assert_not_reloaded(page)
+
+
+def test_times_in_the_list_of_runs_tick_while_it_is_live(open_page, viewer):
+    chain("a", "b")
+    page = open_page(list_of_runs(), viewer)
+    expect(page.locator("[data-connection=open]")).to_be_visible(timeout=LONG)
+    # What the server would say of the time is not heard.
+    page.route(f"**{list_of_runs()}", lambda route: route.abort())
+    took = page.locator("#result_list [data-since]")
+    before = took.inner_text()
+
+    expect(took).not_to_have_text(before, timeout=LONG)
 
 
 def test_what_the_reader_holds_stays(open_page, viewer):

@@ -2,7 +2,7 @@
 
 import { follow } from "./live.js";
 import { fetchPage, morph } from "./morph.js";
-import { word } from "./words.js";
+import { ticking, word } from "./words.js";
 
 const root = document.querySelector(".baton[data-follow-runs]");
 const EVERY = 5_000;
@@ -58,4 +58,12 @@ function show(state) {
   root.querySelector("[data-live]").textContent = word(name, { seconds: POLL_SECONDS });
 }
 
-follow({ socket, asOf, tell: hear, show, poll: refresh, seconds: POLL_SECONDS });
+function tick() {
+  if (document.hidden || !["open", "polling"].includes(root.dataset.connection)) return;
+  for (const time of document.querySelectorAll("#result_list [data-since]")) {
+    time.textContent = ticking(live.now() - Date.parse(time.dataset.since));
+  }
+}
+
+const live = follow({ socket, asOf, tell: hear, show, poll: refresh, seconds: POLL_SECONDS });
+setInterval(tick, 1_000);

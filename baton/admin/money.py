@@ -220,12 +220,13 @@ def calls_shown(node: WorkflowNode) -> Any:
 
 
 def _sums(totals: Mapping[str, Any]) -> dict[str, Any]:
+    is_known = totals["calls"] or not totals["ambiguous"]
     return {
         "calls": number(totals["calls"]),
         "input": number(totals["input_tokens"]),
         "cached": number(totals["cached_input_tokens"]),
         "output": number(totals["output_tokens"]),
-        "cost": money.total(totals["cost"], totals["unpriced"], totals["currency"]),
+        "cost": money.total(totals["cost"], totals["unpriced"], totals["currency"]) if is_known else display.NOTHING,
         "served": number(totals["served"]),
         "saved": saved_of(totals),
         "ambiguous": number(totals["ambiguous"]) if totals["ambiguous"] else "",

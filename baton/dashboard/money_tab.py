@@ -105,10 +105,19 @@ def _rows(found: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
             "calls": number(row["calls"]),
             "tokens_in": number(row["input_tokens"]),
             "tokens_out": number(row["output_tokens"]),
-            "cost": money.total(row["cost"], row["unpriced"], row["currency"]),
-            "is_unpriced": bool(row["unpriced"]),
+            "cost": _paid(row),
+            "is_unpriced": bool(row["unpriced"] or row["ambiguous"]),
             "width": f"{100 * (row['cost'] or 0) / whole:.1f}%" if whole else "0%",
             "share": f"{100 * row['cost'] / whole:.0f} %" if whole and row["cost"] is not None else "",
         }
         for row in found
     ]
+
+
+def _paid(row: dict[str, Any]) -> str:
+    """What calls cost; of those of unknown outcome it is only said that there are some, for they were not free."""
+    cost = money.total(row["cost"], row["unpriced"], row["currency"])
+    if not row["ambiguous"]:
+        return cost
+    unknown = _("{count} of unknown outcome").format(count=number(row["ambiguous"]))
+    return f"{cost}, {unknown}" if row["calls"] else unknown

@@ -150,3 +150,22 @@ def test_what_the_ledger_saved_is_not_nothing_where_it_has_no_price() -> None:
     StepStatFactory.create(node=node, unpriced=True, from_ledger=True)
 
     assert tab_of(client_with(*SEES), node.run).context["page"].tab.saved == "1 unpriced"
+
+
+def test_calls_of_unknown_outcome_cost_nobody_knows_what_and_never_nothing() -> None:
+    node = called_step()
+    alone = WorkflowNodeFactory.create(run=node.run, name="alone", executing=True)
+    LedgerEntryFactory.create(node=alone, key="k", ambiguous=True, model="lost")
+    client = client_with(*SEES)
+
+    tab = tab_of(client, node.run).context["page"].tab
+    everything = client.get(reverse("admin:baton_workflowrun_change", args=[node.run_id]), {"everything": "1"})
+
+    assert {row["name"]: row["cost"] for row in tab.by_step} == {
+        "ask": "$0.0022 + 1 unpriced, 1 of unknown outcome",
+        "alone": "1 of unknown outcome",
+    }
+    assert all(row["is_unpriced"] for row in tab.by_step)
+    assert next(row["cost"] for row in tab.by_model if row["name"] == "lost") == "1 of unknown outcome"
+    for shown in (tab_of(client, node.run), everything):
+        assert ">$0<" not in shown.content.decode()

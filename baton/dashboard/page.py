@@ -83,7 +83,7 @@ def run_page(
     asked = params.get("step", "")
     # Who closed the panel, or chose a group of the graph, does not want the step that would be shown otherwise.
     is_open = bool(asked) or not ("step" in params or params.get("group"))
-    step = _step(run, using, asked) if is_open else None
+    step = _step(run, using, asked, is_held=known.is_held) if is_open else None
     rest = {word: value for word, value in params.items() if word not in ("view", "step", "direction")}
     look = Look(
         run=run,
@@ -119,11 +119,13 @@ def _tab(view: str, look: Look, header: Header) -> Tab:
     )
 
 
-def _step(run: WorkflowRun, using: str, name: str) -> WorkflowNode | None:
-    """The step that the address names, else the one that matters most."""
-    nodes = WorkflowNode.objects.using(using).of_workflow(run.pk)
+def _step(run: WorkflowRun, using: str, name: str, *, is_held: bool) -> WorkflowNode | None:
+    """The step that the address names, else the one that matters most: what failed first, or waits for a person."""
+    nodes = WorkflowNode.objects.using(using).of_workflow(run.pk).select_related("step_log")
     if name:
-        return None if "\0" in name else nodes.filter(name=name).select_related("step_log").first()
+        return None if "\0" in name else nodes.filter(name=name).first()
     if run.state == "failed":
-        return nodes.filter(state="discarded").select_related("step_log").order_by("settled_at", "id").first()
+        return nodes.filter(state="discarded").order_by("settled_at", "id").first()
+    if is_held:
+        return nodes.filter(hold__isnull=False).order_by("hold__since", "id").first()
     return None

@@ -14,7 +14,8 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from baton.models import WorkflowNode
+from baton.models import Hold, WorkflowNode, WorkflowRun
+from baton.states import HoldKind
 from tests.factories import DebugLogFactory, StepStatFactory, WorkflowNodeFactory, WorkflowRunFactory
 from tests.people import client_with
 
@@ -78,6 +79,28 @@ def test_executions_are_a_table_with_naps_and_vanished_workers_in_between(reader
         ("1", "discarded", "ConnectTimeout", "1.0 s", "2.0 s"),
     ]
     assert panel.executions == "3"
+
+
+def test_panel_opens_by_itself_for_what_failed_first_or_has_waited_longest_for_a_person(reader: Client) -> None:
+    run = WorkflowRunFactory.create()
+    for name, minutes in (("later", 1), ("first", 5)):
+        node = WorkflowNodeFactory.create(run=run, name=name, state="snoozed", remaining=0)
+        since = timezone.now() - timedelta(minutes=minutes)
+        Hold.objects.create(node=node, run=run, kind=HoldKind.QUESTION, since=since)
+    failed = WorkflowRunFactory.create(state="failed", finished_at=timezone.now())
+    for name, minutes in (("late", 1), ("early", 5)):
+        settled_at = timezone.now() - timedelta(minutes=minutes)
+        WorkflowNodeFactory.create(run=failed, name=name, discarded=True, settled_at=settled_at)
+
+    def opened_of(run: WorkflowRun, **words: str) -> str | None:
+        panel = reader.get(reverse("admin:baton_workflowrun_change", args=[run.pk]), words).context["page"].panel
+        return panel and panel.node.name
+
+    assert opened_of(run) == "first"
+    assert opened_of(failed) == "early"
+    assert opened_of(run, step="") is None
+    assert opened_of(run, step="later") == "later"
+    assert opened_of(WorkflowNodeFactory.create(executing=True).run) is None
 
 
 def test_sections_that_answer_the_state_are_open(reader: Client) -> None:

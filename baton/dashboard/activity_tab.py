@@ -81,7 +81,7 @@ def shown(look: Look) -> ActivityTab:
     if of:
         nodes = nodes.filter(name__icontains=of)
     events = [] if of else [*_of_people(look), *_of_run(look)]
-    columns = ("name", "state", "attempt", "attempt_log", "worker", "queued_at", "started_at", "error")
+    columns = ("name", "state", "attempt", "attempt_log", "worker", "queued_at", "started_at", "settled_at", "error")
     found: list[_Happening] = [(each.at, each.shape, partial(replace, each)) for each in events]
     for node in nodes.order_by("-changed_at").only(*columns)[:_ROWS]:
         found += _of_step(look, node)
@@ -114,6 +114,15 @@ def _of_step(look: Look, node: WorkflowNode) -> Iterator[_Happening]:
             word = str(StepState.DISCARDED.label) if is_last else _word(outcome)
             tell = partial(_end, look, node, entry, (started, ended, following), shape=shape, word=word)
             yield ended, shape, tell
+    # Most steps that are cancelled never ran, or not any more, so that no execution tells of it.
+    told = entries[-1]["outcome"] if entries else ""
+    if node.settled_at is not None and (not told or (node.state == StepState.CANCELLED and told != node.state)):
+        yield node.settled_at, str(node.state), partial(_settle, look, node, node.settled_at)
+
+
+def _settle(look: Look, node: WorkflowNode, at: datetime) -> Event:
+    word, address, text = str(node.get_state_display()), look.address(step=node.name), first_line(node.error)
+    return Event(at=at, shape=str(node.state), word=word, step=node.name, address=address, text=text)
 
 
 def _start(look: Look, node: WorkflowNode, entry: dict[str, Any], started: datetime) -> Event:

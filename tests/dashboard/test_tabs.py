@@ -13,8 +13,11 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from baton import Workflow
 from baton.explain.words import clock
 from baton.models import WorkflowNode, WorkflowRun
+from baton.testing import drain
+from tests import steps
 from tests.factories import StepStatFactory, WorkflowNodeFactory, WorkflowRunFactory
 from tests.people import client_with, user_with
 
@@ -104,6 +107,31 @@ def test_activity_tells_what_happened_newest_first(reader: Client) -> None:
         ("failed", "load", "OSError: no; again after 8.0 s", ""),
         ("executing", "load", "attempt 1 on w:1, queued 1.0 s", ""),
         ("inserted", "", "1 step, 0 dependencies", "maria"),
+    ]
+
+
+def test_activity_tells_of_steps_that_were_cancelled_without_an_execution(reader: Client) -> None:
+    run = drain(
+        Workflow("orders")
+        .add("reconcile", steps.fail, max_attempts=1)
+        .add("publish", steps.value, deps=["reconcile"])
+        .insert()
+    )
+    naps = Workflow("naps").add("nap", steps.value).add("other", steps.value, deps=["nap"]).insert()
+    nap = naps.steps["nap"]
+    slept = {"number": 1, "worker": "w:1", "outcome": "snoozed", "error": None, "count": 1, "queued_at": None}
+    nap.attempt_log = [{**slept, "started_at": timezone.now().isoformat(), "ended_at": timezone.now().isoformat()}]
+    nap.save(update_fields=["attempt_log"])
+    naps.cancel("enough")
+
+    def events(run: WorkflowRun) -> list[tuple[str, str, str]]:
+        return [(each.word, each.step, each.text) for each in tab_of(reader, run, "activity", kind="cancelled").events]
+
+    assert events(run) == [("cancelled", "publish", "dependency 'reconcile' was discarded")]
+    assert sorted(events(naps)) == [
+        ("cancelled", "", ""),
+        ("cancelled", "nap", "enough"),
+        ("cancelled", "other", "enough"),
     ]
 
 

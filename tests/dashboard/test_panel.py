@@ -94,7 +94,7 @@ def test_panel_opens_by_itself_for_what_failed_first_or_has_waited_longest_for_a
 
     def opened_of(run: WorkflowRun, **words: str) -> str | None:
         panel = reader.get(reverse("admin:baton_workflowrun_change", args=[run.pk]), words).context["page"].panel
-        return panel and panel.node.name
+        return None if panel is None else str(panel.node.name)
 
     assert opened_of(run) == "first"
     assert opened_of(failed) == "early"

@@ -1,7 +1,7 @@
 // The graph under pointer and keys, repainted with what changes.
 
 import * as camera from "./camera.js";
-import { all, drawn, find, look, on, put, root, stateOf } from "./dom.js";
+import { drawn, find, look, on, put, root, stateOf } from "./dom.js";
 import * as picture from "./picture.js";
 import { visit } from "./visit.js";
 import { word } from "./words.js";
@@ -9,7 +9,7 @@ import { word } from "./words.js";
 const WORST_FIRST = ["discarded", "retryable", "executing", "snoozed", "available", "pending", "cancelled", "completed"];
 const [WIDTH, HEIGHT] = [200, 52]; // of a step, as graph.css has it
 
-const [box, critical, follow, tip, label] = ["graph", "critical", "follow", "tip", "cell-label"].map((name) => find(`[data-${name}]`));
+const [box, follow, tip, label] = ["graph", "follow", "tip", "cell-label"].map((name) => find(`[data-${name}]`));
 const svg = find("#b-graph");
 let current = null; // the one node that Tab reaches
 let cell = null; // where the keys are in its cells
@@ -21,7 +21,6 @@ function begin() {
   for (const node of picture.nodes) node.setAttribute("tabindex", "-1");
   current = picture.byId(current?.id) ?? svg.querySelector(".b-selected") ?? picture.nodes[0];
   current?.setAttribute("tabindex", "0");
-  svg.classList.toggle("b-no-critical", !critical.checked);
   ink();
 }
 
@@ -128,7 +127,7 @@ const KEYS = {
   "=": camera.closer,
   "-": camera.wider,
   0: camera.fit,
-  c: () => critical.click(),
+  c: () => find("[data-critical]").click(),
   f: () => follow.click(),
   "?": () => find("[data-keys-dialog]").showModal(),
 };
@@ -185,13 +184,11 @@ box.addEventListener("focusout", () => {
 
 // The tools ---
 
-for (const hidden of all("[data-graph-zoom], [data-graph-option]")) hidden.hidden = false;
 root.addEventListener("click", ({ target }) => {
   const zoom = target.closest("[data-zoom]")?.dataset.zoom;
   if (zoom) KEYS[{ in: "+", out: "-", fit: 0 }[zoom]]();
   if (target.closest("[data-keys]")) KEYS["?"]();
 });
-critical.addEventListener("change", begin);
 follow.addEventListener("change", () => follow.checked && lively() && camera.bring(lively(), true));
 
 box.classList.add("b-live-view");

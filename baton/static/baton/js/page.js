@@ -67,7 +67,6 @@ function begin() {
   for (const { dataset } of all("[data-version]")) {
     versions.set(dataset.step, Math.max(dataset.version, versions.get(dataset.step) ?? 0));
   }
-  for (const button of all("button[data-copy]")) button.hidden = false;
   showTitle();
 }
 
@@ -116,18 +115,12 @@ function showRow(step) {
   if (!row) return;
   const part = (name) => row.querySelector(`[data-part=${name}]`);
   const badge = part("state").firstElementChild;
-  if (stateOf(badge) !== step.state) offerToSort();
+  if (stateOf(badge) !== step.state) find(".b-sort-again").hidden = false;
   look(badge, step.state);
   put(badge.querySelector("span"), step.label);
   for (const name of step.is_brief ? [] : ["now", "tried", "queued", "ran"]) put(part(name), step[name]);
   if (step.started_at) part("ran").dataset.since = step.started_at;
   else delete part("ran").dataset.since;
-}
-
-function offerToSort() {
-  if (find(".b-sort-again")) return;
-  // Where it moves nothing.
-  find(".b-tabs").append(element("a", { class: "b-sort-again", href: location.search, "data-own": "" }, word("sort")));
 }
 
 // The connection ---
@@ -158,11 +151,9 @@ function showLost() {
   if (root.dataset.connection !== "lost") {
     root.dataset.connection = "lost";
     announce(word("paused"));
-    mark.replaceChildren(element("span"), " ", element("button", { type: "button", class: "b-try" }, word("try")));
-    mark.lastChild.addEventListener("click", () => live.retry());
   }
   const time = new Date(shownAt).toLocaleTimeString([], { hour12: false });
-  put(mark.firstElementChild, word("lost", { time, age: ticking(live.now() - shownAt) }));
+  put(mark, word("lost", { time, age: ticking(live.now() - shownAt) }));
 }
 
 function tick() {
@@ -207,7 +198,7 @@ begin();
 const { connection, changes, socket, asOf } = root.dataset;
 if (connection !== "finished" && changes) {
   live = follow({ socket, changes, asOf, tell: hear, show });
-  mark.dataset.own = "";
+  find(".b-try").addEventListener("click", live.retry);
   mark.textContent = word("connecting");
   show("lost");
   setInterval(tick, 1_000);

@@ -31,7 +31,7 @@ export function read() {
   for (const node of all("[data-members]", svg)) {
     const key = new URLSearchParams(node.getAttribute("href")).get("group");
     const steps = [...idsIn(node.dataset.members)];
-    groups.set(node, { key, name: names[key], share: Number(node.dataset.share ?? node.parentNode.dataset.share), count: steps.length });
+    groups.set(node, { key, name: names[key], share: Number(node.closest("[data-share]").dataset.share), count: steps.length });
     steps.forEach((id, place) => places.set(id, { node, place }));
   }
   squeeze();
@@ -159,7 +159,7 @@ export function wordsOf(node, cell) {
   const { share, count } = groups.get(node);
   const first = number(cell * share + 1);
   const values = { first, place: first, last: number(Math.min(count, (cell + 1) * share)), count: number(count) };
-  const text = nameOf(node, cell) || box.dataset[share > 1 ? "stepsOf" : "stepOf"].replace(/\{(\w+)\}/g, (_, name) => values[name]);
+  const text = nameOf(node, cell) || word(share > 1 ? "steps-of" : "step-of", values);
   return `${text}, ${word(shownIn(cellsOf(node)[cell]))}`;
 }
 

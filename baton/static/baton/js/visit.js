@@ -49,7 +49,7 @@ export async function visit(address, { isBack = false, isByKey = false } = {}) {
   const fresh = await load(address).catch(() => location.assign(address));
   if (!fresh) return;
   if (!isBack && `${address}` !== location.href) history.pushState(null, "", address);
-  find(".b-sort-again")?.remove();
+  find(".b-sort-again").hidden = true;
   take(fresh, true);
   const name = find("#b-panel-name");
   if (name && name.textContent !== before) {

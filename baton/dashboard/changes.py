@@ -14,6 +14,7 @@ from django.conf import settings as django_settings
 from django.db.models import F, OuterRef, QuerySet, Subquery, Sum
 from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.template.loader import render_to_string
 from django.urls import get_script_prefix
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
@@ -164,23 +165,16 @@ def head_of(run: WorkflowRun) -> dict[str, Any]:
     return {
         "state": header.state,
         "label": header.state_label,
-        "shape": header.shape,
         "headline": header.headline,
-        "said": header.said,
-        "tone": header.tone,
         "is_over": header.is_over,
         "took": header.took,
-        "bar": {
-            "done": bar.done,
-            "parts": [asdict(part) for part in bar.parts],
-            "label": bar.label,
-            "rest": bar.rest,
-        },
+        "bar": {"done": bar.done, "label": bar.label, "rest": bar.rest},
         "cost": header.cost,
         "unpriced": header.unpriced,
         "meter": None if header.meter is None else asdict(header.meter),
         "attempts": header.attempts,
         "attempts_note": header.attempts_note,
+        "html": render_to_string("baton/dashboard/told.html", {"header": header}),
     }
 
 

@@ -20,6 +20,8 @@ from baton.explain.runs import headline_of
 from baton.explain.words import between, duration, number
 from baton.models import WorkflowRun
 
+_MARKS = {"executing": "▶", "completed": "✓", "discarded": "✕", "cancelled": "⊘"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
@@ -58,6 +60,16 @@ class Header:
     has_calls: bool
     attempts: int
     attempts_note: str
+
+    @property
+    def mark(self) -> str:
+        """The shape of its state as a sign, for the title of the page."""
+        return _MARKS.get(self.shape, "○")
+
+    @property
+    def attempts_shown(self) -> str:
+        """The number of attempts, as people read it."""
+        return number(self.attempts)
 
 
 def header_of(run: WorkflowRun, known: Known | None = None, usual: Usual | None = None) -> Header:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -80,6 +81,18 @@ def test_steps_that_changed_since_are_told_with_all_that_their_row_shows(run):
     assert told["run"]["is_over"]
     assert told["run"]["bar"]["done"] == "2 of 2"
     assert told["run"]["attempts"] == 2
+
+
+def test_head_is_told_as_pieces_of_the_page_with_every_text_escaped():
+    run = drain(Workflow("ingest").add("<b>x", steps.discard).insert())
+    page = client_with("view_workflowrun").get(reverse("admin:baton_workflowrun_change", args=[run.pk]))
+
+    html = changes_since(run, LONG_AGO)["run"]["html"]
+
+    pieces = re.findall(r'<(?:span|p|dd|strong)[^>]* id="b-[a-z]+".*', html)
+    assert len(pieces) == len(re.findall(' id="', html)) == 5
+    assert [piece for piece in pieces if piece not in page.content.decode()] == []
+    assert "<strong>&lt;b&gt;x</strong>" in html
 
 
 def test_steps_that_did_not_change_since_are_left_out(run):

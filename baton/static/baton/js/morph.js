@@ -7,8 +7,10 @@ export async function fetchPage(address, signal, more) {
   const headers = { Accept: "text/html", ...more };
   const answer = await fetch(address, { redirect: "manual", signal, headers });
   if (!answer.ok || !answer.headers.get("Content-Type")?.startsWith("text/html")) throw new Error("There is no such page.");
-  return new DOMParser().parseFromString(await answer.text(), "text/html");
+  return parsed(await answer.text());
 }
+
+export const parsed = (html) => new DOMParser().parseFromString(html, "text/html");
 
 export function morph(old, fresh) {
   if (old.nodeType !== Node.ELEMENT_NODE) {

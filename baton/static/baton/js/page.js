@@ -1,14 +1,14 @@
 // A run's page, kept up to date by messages. Nothing the reader holds moves: scroll, selection, focus, open sections.
 
-import { all, drawn, element, find, look, on, put, root, STATES, stateOf, tell } from "./dom.js";
+import { all, find, look, on, put, root, STATES, stateOf, tell } from "./dom.js";
 import { follow, POLL_SECONDS } from "./live.js";
+import { morph, parsed } from "./morph.js";
 import { renew } from "./visit.js";
 import { number, ticking, word } from "./words.js";
 
 const LOST_AFTER = 2_000;
 const ANNOUNCE_EVERY = 10_000;
 const MOST_IN_A_FRAME = 200;
-const MARKS = { executing: "▶", completed: "✓", discarded: "✕", cancelled: "⊘" };
 
 // Messages ---
 
@@ -73,41 +73,20 @@ function begin() {
 // The head and the table of steps, as far as messages tell; the rest comes with the page ---
 
 function showHead(run) {
-  const { bar: progress, label, headline, cost, attempts } = run;
-  const sentence = find("[data-headline]");
-  look(find("[data-run-state]"), run.shape);
-  look(sentence, run.tone);
-  if (sentence.textContent !== headline) {
-    sentence.replaceChildren(...run.said.map(([text, isStrong]) => (isStrong ? element("strong", {}, text) : text)));
-  }
-  const texts = {
-    "[data-run-state] span": label,
-    "[data-progress] .b-figure": progress.done,
-    "[data-progress] .b-below": progress.rest,
-    "[data-cost] .b-figure": cost,
-    "[data-attempts] .b-figure": number(attempts),
-  };
-  for (const [selector, text] of Object.entries(texts)) put(find(selector), text);
-  const bar = find("[data-progress] .b-bar");
-  if (bar.getAttribute("aria-label") !== progress.label) {
-    bar.setAttribute("aria-label", progress.label);
-    bar.replaceChildren(
-      ...progress.parts.map(({ state, x, width }) => drawn("rect", { class: `b-${state}`, x, width, height: 10 })),
-    );
-  }
-  if (root.dataset.state !== run.state) announce(word("ended", { state: label }));
+  for (const piece of parsed(run.html).body.children) morph(find(`#${piece.id}`), piece);
+  if (root.dataset.state !== run.state) announce(word("ended", { state: run.label }));
   root.dataset.state = run.state;
   showTitle();
   const before = paid;
-  paid = JSON.stringify([cost, run.unpriced, run.meter, run.attempts_note]);
+  paid = JSON.stringify([run.cost, run.unpriced, run.meter, run.attempts_note]);
   if (run.is_over || (before && paid !== before)) renew(run.is_over);
 }
 
 const title = document.title.split(" | ")[0];
 
 function showTitle() {
-  const badge = find("[data-run-state]");
-  document.title = `${MARKS[stateOf(badge)] ?? "○"} ${title}, ${badge.innerText}`;
+  const badge = find("#b-badge");
+  document.title = `${badge.dataset.mark} ${title}, ${badge.innerText}`;
 }
 
 function showRow(step) {
@@ -133,7 +112,6 @@ const mark = find("[data-live]");
 function show(state) {
   if (state === "lost") {
     lostAt ||= Date.now();
-    setTimeout(showLost, LOST_AFTER);
     return;
   }
   lostAt = 0;
@@ -141,13 +119,13 @@ function show(state) {
     announce(word("again"));
     renew();
   }
-  root.dataset.connection = { gone: "finished", denied: "lost" }[state] ?? state;
+  root.dataset.connection = state === "gone" ? "finished" : state;
   mark.textContent = word(state === "open" ? "live" : state, { seconds: POLL_SECONDS });
   if (state === "gone" || state === "denied") announce(word(state));
 }
 
 function showLost() {
-  if (!lostAt || Date.now() - lostAt < LOST_AFTER - 50) return;
+  if (Date.now() - lostAt < LOST_AFTER) return;
   if (root.dataset.connection !== "lost") {
     root.dataset.connection = "lost";
     announce(word("paused"));

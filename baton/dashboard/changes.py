@@ -21,6 +21,7 @@ from django.utils.dateparse import parse_datetime
 
 from baton.conf import get_settings
 from baton.dashboard.header import header_of
+from baton.dashboard.shown import WORST_FIRST
 from baton.dashboard.steps_tab import now_of, times_of, tried_of
 from baton.models import WorkflowNode, WorkflowRun
 from baton.states import SETTLED, RunState, StepState
@@ -36,7 +37,7 @@ MOST_CHANGES = 1_000
 """Above these a page is to be loaded again."""
 MOST_DETAILED = 30
 """Above these a step is told in three words: five messages a second of longer ones would be over 40 kB."""
-STATES = tuple(StepState.values)
+STATES = WORST_FIRST
 """What the numbers of states in short messages mean."""
 _LONGEST_TIME = 40
 _HEAD_SECONDS = 15

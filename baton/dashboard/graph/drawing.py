@@ -312,7 +312,9 @@ class _Painter:
 
 
 def _look(nodes: Sequence[DrawnNode]) -> str:
+    """The id of what the first view is to show; empty where nothing matters more than the rest."""
     wanted = [node for node in nodes if node.is_selected] or [node for node in nodes if node.state in _NEWS]
+    wanted = wanted or [node for node in nodes if node.state == "retryable"]
     return wanted[0].id if wanted else ""
 
 

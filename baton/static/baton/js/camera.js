@@ -7,8 +7,8 @@ const [LEAST, MOST, READABLE] = [0.25, 2, 0.75];
 const TALLEST = 0.86; // of the window
 const between = (low, value, high) => Math.min(high, Math.max(low, value));
 
-const box = find("[data-graph]");
-const svg = find("#b-graph");
+export const box = find("[data-graph]");
+export const svg = find("#b-graph");
 const pointers = new Map();
 let scale = 1;
 let isDragged = false;
@@ -26,9 +26,7 @@ function fitting() {
   return Math.min(1, box.clientWidth / width, box.clientHeight / height);
 }
 
-export const fit = () => zoom(fitting() / scale);
-export const closer = () => zoom(FACTOR);
-export const wider = () => zoom(1 / FACTOR);
+export const zooms = { fit: () => zoom(fitting() / scale), in: () => zoom(FACTOR), out: () => zoom(1 / FACTOR) };
 
 // What is in the middle stays there, or what is at a point.
 function zoom(factor, point) {
@@ -51,11 +49,16 @@ export function first(node) {
 
 // Bring a node into view: into the middle where it is outside, or always.
 export function bring(node, isAlways = false) {
-  const [here, frame] = [node, box].map((each) => each.getBoundingClientRect());
-  const x = here.left - frame.left + (here.width - frame.width) / 2;
-  const y = here.top - frame.top + (here.height - frame.height) / 2;
-  const isSeen = 2 * Math.abs(x) <= frame.width - here.width && 2 * Math.abs(y) <= frame.height - here.height;
+  const { width, height } = node.getBoundingClientRect();
+  const [x, y] = way(box, node);
+  const isSeen = 2 * Math.abs(x) <= box.clientWidth - width && 2 * Math.abs(y) <= box.clientHeight - height;
   if (isAlways || !isSeen) box.scrollBy(x, y);
+}
+
+// How far it is from the middle of one thing to that of another.
+export function way(from, to) {
+  const [one, two] = [from, to].map((each) => each.getBoundingClientRect());
+  return [two.left - one.left + (two.width - one.width) / 2, two.top - one.top + (two.height - one.height) / 2];
 }
 
 new ResizeObserver(show).observe(box);

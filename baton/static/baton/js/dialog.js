@@ -1,6 +1,6 @@
 // A question before an act: the form of its page, over the page of the run. Sent, it is the ordinary form.
 
-import { element, root, tell } from "./dom.js";
+import { root, set, tell } from "./dom.js";
 import { fetchPage } from "./morph.js";
 
 export async function ask(address) {
@@ -22,6 +22,12 @@ export async function ask(address) {
   dialog.showModal();
   const names = JSON.parse(form.dataset.steps);
   if (names.length && root.dataset.view === "graph") tell("concerns", showing(await import("./picture.js"), names));
+}
+
+function element(tag, attributes, ...children) {
+  const made = set(document.createElement(tag), attributes);
+  made.append(...children);
+  return made;
 }
 
 // The nodes that show the steps of these names.

@@ -1,39 +1,40 @@
 // The graph under pointer and keys, repainted with what changes.
 
 import * as camera from "./camera.js";
-import { drawn, find, look, on, put, root, stateOf } from "./dom.js";
+import { drawn, find, hasModifier, look, on, put, root, STATES, stateOf, tickSince, toolOf } from "./dom.js";
 import * as picture from "./picture.js";
 import { visit } from "./visit.js";
 import { word } from "./words.js";
 
-const WORST_FIRST = ["discarded", "retryable", "executing", "snoozed", "available", "pending", "cancelled", "completed"];
 const [WIDTH, HEIGHT] = [200, 52]; // of a step, as graph.css has it
 
-const [box, follow, tip, label] = ["graph", "follow", "tip", "cell-label"].map((name) => find(`[data-${name}]`));
-const svg = find("#b-graph");
+const { box, svg } = camera;
+const [follow, tip, label] = ["follow", "tip", "cell-label"].map((name) => find(`[data-${name}]`));
 let current = null; // the one node that Tab reaches
 let cell = null; // where the keys are in its cells
 let hovered = null;
 let concerned = null; // what a question is about
-let wasDown = picture.isDown();
+let isDown = null;
 
 function begin() {
+  if (isDown !== svg.matches(".b-down")) camera.first(picture.byId(svg.dataset.look));
+  isDown = svg.matches(".b-down");
   for (const node of picture.nodes) node.setAttribute("tabindex", "-1");
-  current = picture.byId(current?.id) ?? svg.querySelector(".b-selected") ?? picture.nodes[0];
-  current?.setAttribute("tabindex", "0");
+  reach(picture.byId(current?.id) ?? find(".b-node.b-selected") ?? picture.nodes[0]);
   ink();
 }
 
-const lively = () => ["executing", "discarded", "retryable"].map((each) => svg.querySelector(`.b-node.b-${each}`)).find(Boolean);
-const first = () => camera.first(svg.querySelector(".b-selected") ?? lively() ?? picture.byId(svg.dataset.look));
+function reach(node) {
+  current?.setAttribute("tabindex", "-1");
+  current = node;
+  current?.setAttribute("tabindex", "0");
+}
 
 on("refreshed", () => {
   const before = new Set(picture.nodes);
   camera.show();
   picture.read();
   for (const node of picture.nodes) node.classList.toggle("b-new", !before.has(node));
-  if (wasDown !== picture.isDown()) first();
-  wasDown = picture.isDown();
   begin();
   if (cell !== null) enter(cell);
 });
@@ -48,8 +49,8 @@ on("steps", (steps) => {
   for (const step of steps) {
     const { cell: use, share } = picture.cellOf(step.id);
     // What the others are that share the cell, only the server knows; what is worse is shown at once.
-    const isWorse = use && WORST_FIRST.indexOf(step.state) < WORST_FIRST.indexOf(picture.shownIn(use));
-    if (isWorse || (use && share === 1)) use.setAttribute("href", `#b-c-${step.state}`);
+    const isWorse = use && STATES.indexOf(step.state) < STATES.indexOf(picture.shownIn(use));
+    if (isWorse || share === 1) use?.setAttribute("href", `#b-c-${step.state}`);
     const node = picture.byId(`b-n-${step.id}`);
     if (node) paint(node, step);
   }
@@ -60,9 +61,9 @@ function paint(node, step) {
   if (was !== step.state) {
     look(node, step.state, "b-i-");
     if (was === "pending") put(node.querySelector(".b-line"), ""); // what it waited for
-    node.setAttribute("aria-label", node.getAttribute("aria-label").replace(`: ${word(was)}.`, `: ${word(step.state)}.`));
+    node.setAttribute("aria-label", node.getAttribute("aria-label").replace(`: ${word(was)}.`, `: ${step.label}.`));
     const isSettled = ["completed", "discarded", "cancelled"].includes(step.state);
-    for (const [path] of picture.leading(node.id)) {
+    for (const { path } of picture.leading(node)) {
       if (path.closest(".b-cause")) continue;
       path.classList.toggle("b-settled", isSettled);
       path.classList.toggle("b-waiting", !isSettled);
@@ -80,8 +81,7 @@ function paint(node, step) {
   const time = part("b-time", "text", {}, step.ran);
   put(time, step.ran);
   if (time && !hadTime) picture.squeeze(node);
-  if (step.started_at) time.dataset.since = step.started_at;
-  else delete time?.dataset.since;
+  tickSince(time, step.started_at);
   // At the foot how far it is, or that it moves where nobody knows.
   const bar = part("b-bar", "rect", { x: 2, y: HEIGHT - 5, height: 3, rx: 1.5 }, step.state === "executing");
   const { current: done, total } = step.progress ?? {};
@@ -122,19 +122,11 @@ for (const kind of ["pointermove", "pointerdown", "pointerleave"]) box.addEventL
 // The keys ---
 
 const ARROWS = { ArrowDown: [0, 1], ArrowUp: [0, -1], ArrowRight: [1, 0], ArrowLeft: [-1, 0] };
-const KEYS = {
-  "+": camera.closer,
-  "=": camera.closer,
-  "-": camera.wider,
-  0: camera.fit,
-  c: () => find("[data-critical]").click(),
-  f: () => follow.click(),
-  "?": () => find("[data-keys-dialog]").showModal(),
-};
 
 box.addEventListener("keydown", (event) => {
-  if (event.altKey || event.ctrlKey || event.metaKey || !current) return;
-  const act = (cell === null ? onNodes(event.key) : inCells(event.key)) ?? KEYS[event.key.toLowerCase()];
+  if (hasModifier(event) || !current) return;
+  const tool = toolOf(event.key);
+  const act = (cell === null ? onNodes(event.key) : inCells(event.key)) ?? tool?.click.bind(tool);
   if (act) event.preventDefault();
   act?.();
 });
@@ -142,16 +134,16 @@ box.addEventListener("keydown", (event) => {
 function onNodes(key) {
   if (key === " ") return () => enter(0);
   if (!ARROWS[key]) return undefined;
-  const [across, along] = wasDown ? ARROWS[key] : ARROWS[key].toReversed();
+  const [across, along] = isDown ? ARROWS[key] : ARROWS[key].toReversed();
   return () => (along ? picture.next(current, along < 0) : picture.beside(current, across))?.focus({ preventScroll: true });
 }
 
 function inCells(key) {
-  const last = picture.cellsOf(current).length - 1;
+  const cells = picture.cellsOf(current);
   const [x, y] = ARROWS[key] ?? [];
-  const to = { Home: 0, End: last }[key] ?? cell + x + y * picture.columnsOf(current);
-  if (!Number.isNaN(to)) return () => to >= 0 && to <= last && enter(to);
-  if (key === "Enter") return () => visit(picture.addressOf(current, cell), { isByKey: true });
+  const to = { Home: 0, End: cells.length - 1 }[key] ?? cell + x + y * picture.columnsOf(current);
+  if (!Number.isNaN(to)) return () => cells[to] && enter(to);
+  if (key === "Enter") return () => visit(picture.addressOf(current, cell), true);
   return key === "Escape" || key === " " ? leave : undefined;
 }
 
@@ -171,9 +163,7 @@ function leave() {
 }
 
 box.addEventListener("focusin", ({ target }) => {
-  current?.setAttribute("tabindex", "-1");
-  current = target.closest(".b-node");
-  current.setAttribute("tabindex", "0");
+  reach(target.closest(".b-node"));
   camera.bring(current);
   ink();
 });
@@ -185,12 +175,13 @@ box.addEventListener("focusout", () => {
 // The tools ---
 
 root.addEventListener("click", ({ target }) => {
-  const zoom = target.closest("[data-zoom]")?.dataset.zoom;
-  if (zoom) KEYS[{ in: "+", out: "-", fit: 0 }[zoom]]();
-  if (target.closest("[data-keys]")) KEYS["?"]();
+  camera.zooms[target.closest("[data-zoom]")?.dataset.zoom]?.();
+  if (target.closest("[data-keys]")) find("[data-keys-dialog]").showModal();
 });
-follow.addEventListener("change", () => follow.checked && lively() && camera.bring(lively(), true));
+follow.addEventListener("change", () => {
+  const running = find(".b-node.b-executing");
+  if (follow.checked && running) camera.bring(running, true);
+});
 
 box.classList.add("b-live-view");
-first();
 begin();

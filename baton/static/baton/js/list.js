@@ -54,7 +54,7 @@ async function refresh() {
 
 function show(state) {
   root.dataset.connection = { gone: "lost", denied: "lost" }[state] ?? state;
-  const name = { open: "live", lost: "paused" }[state] ?? state;
+  const name = state === "lost" ? "paused" : state;
   root.querySelector("[data-live]").textContent = word(name, { seconds: POLL_SECONDS });
 }
 

@@ -6,6 +6,7 @@ const FAILURES = 5; // so many in a row, and the page asks over HTTP instead
 const [ASK_EVERY, ANSWER_WITHIN] = [15_000, 10_000];
 const [SOCKET_AGAIN, SOCKET_AGAIN_SOON] = [60_000, 10_000]; // beside the questions; soon where there was a socket
 const [BAD_MESSAGE, DENIED] = [4400, 4403];
+const OVER = ["finished", "gone", "denied"];
 
 // `tell` is given messages, `show` the state: open, lost, polling, finished, gone, denied. Where there is no socket,
 // `changes` is asked, or `poll` is called.
@@ -15,7 +16,7 @@ export function follow({ socket, changes, asOf, tell, show, poll, seconds = POLL
   let [isCaughtUp, wasOpen] = [false, false];
   let offset = Date.parse(asOf) - Date.now();
 
-  const isOver = () => ["finished", "gone", "denied"].includes(state);
+  const isOver = () => OVER.includes(state);
 
   function become(next) {
     if (state === next || isOver()) return;
@@ -56,13 +57,11 @@ export function follow({ socket, changes, asOf, tell, show, poll, seconds = POLL
     const address = new URL(socket, location.href);
     address.protocol = address.protocol.replace("http", "ws");
     address.searchParams.set("lang", document.documentElement.lang);
-    const mine = new WebSocket(address);
-    line = mine;
+    line = new WebSocket(address);
     after("answer", ANSWER_WITHIN, fail);
-    mine.onopen = () => mine === line && ask();
-    mine.onmessage = ({ data }) => mine === line && hear(JSON.parse(data));
-    mine.onclose = ({ code }) => {
-      if (mine !== line) return;
+    line.onopen = ask;
+    line.onmessage = ({ data }) => hear(JSON.parse(data));
+    line.onclose = ({ code }) => {
       if (code === BAD_MESSAGE) socket = ""; // the server is another version
       if (code === DENIED) become("denied");
       else fail();
@@ -70,10 +69,12 @@ export function follow({ socket, changes, asOf, tell, show, poll, seconds = POLL
   }
 
   function drop() {
-    const old = line;
-    line = null;
     isCaughtUp = false;
-    old?.close();
+    if (!line) return;
+    // It may have more to say before it is closed.
+    line.onopen = line.onmessage = line.onclose = null;
+    line.close();
+    line = null;
   }
 
   function ask() {
@@ -92,7 +93,7 @@ export function follow({ socket, changes, asOf, tell, show, poll, seconds = POLL
     if (!isCaughtUp) return;
     seen(message.as_of);
     tell(message);
-    become(["finished", "gone"].includes(message.type) ? message.type : "open");
+    become(OVER.includes(message.type) ? message.type : "open");
   }
 
   function fail() {
@@ -107,7 +108,7 @@ export function follow({ socket, changes, asOf, tell, show, poll, seconds = POLL
     after("connect", pause * (1 + JITTER * (2 * Math.random() - 1)), connect);
   }
 
-  // Questions over HTTP ----------------------------------------------------------------------------------------------
+  // Questions over HTTP ---
 
   function startPolling() {
     polling ||= setInterval(question, seconds * 1000);
@@ -118,7 +119,6 @@ export function follow({ socket, changes, asOf, tell, show, poll, seconds = POLL
   function stopPolling() {
     clearInterval(polling);
     polling = 0;
-    etag = "";
   }
 
   function connectBeside() {

@@ -1,6 +1,6 @@
 // Makes one piece of a page like another and leaves alone what is the same, so that focus, scroll and selection stay.
 
-const KEPT = ["hidden", "open", "disabled"]; // the reader's and the scripts'
+const KEPT = ["hidden", "open"]; // the reader's and the scripts'
 
 // The page at an address, to take pieces from.
 export async function fetchPage(address, signal, more) {
@@ -18,11 +18,11 @@ export function morph(old, fresh) {
     return;
   }
   if (isOwn(old)) return;
-  for (const { name } of [...old.attributes]) {
-    if (!fresh.hasAttribute(name) && !KEPT.includes(name)) old.removeAttribute(name);
-  }
-  for (const { name, value } of fresh.attributes) {
-    if (!KEPT.includes(name) && old.getAttribute(name) !== value) old.setAttribute(name, value);
+  for (const { name } of [...old.attributes, ...fresh.attributes]) {
+    const value = fresh.getAttribute(name);
+    if (KEPT.includes(name) || old.getAttribute(name) === value) continue;
+    if (value === null) old.removeAttribute(name);
+    else old.setAttribute(name, value);
   }
   const twins = pairs(old, fresh);
   let place = old.firstChild;
@@ -47,8 +47,4 @@ function pairs(old, fresh) {
   return found;
 }
 
-function key(node) {
-  if (node.nodeType !== Node.ELEMENT_NODE) return node.nodeName;
-  const summary = node.tagName === "DETAILS" ? node.querySelector("summary")?.firstChild?.textContent.trim() : "";
-  return `${node.nodeName}#${node.id}#${node.dataset.step ?? ""}#${node.dataset.key ?? ""}#${summary}`;
-}
+const key = ({ nodeName, id, dataset }) => [nodeName, id, dataset?.step, dataset?.key].join("#");

@@ -1,6 +1,6 @@
 // A run's page, kept up to date by messages. Nothing the reader holds moves: scroll, selection, focus, open sections.
 
-import { all, find, look, on, put, root, STATES, stateOf, tell } from "./dom.js";
+import { all, find, look, on, put, root, STATES, stateOf, tell, tickSince } from "./dom.js";
 import { follow, POLL_SECONDS } from "./live.js";
 import { morph, parsed } from "./morph.js";
 import { renew } from "./visit.js";
@@ -98,8 +98,7 @@ function showRow(step) {
   look(badge, step.state);
   put(badge.querySelector("span"), step.label);
   for (const name of step.is_brief ? [] : ["now", "tried", "queued", "ran"]) put(part(name), step[name]);
-  if (step.started_at) part("ran").dataset.since = step.started_at;
-  else delete part("ran").dataset.since;
+  tickSince(part("ran"), step.started_at);
 }
 
 // The connection ---
@@ -120,7 +119,7 @@ function show(state) {
     renew();
   }
   root.dataset.connection = state === "gone" ? "finished" : state;
-  mark.textContent = word(state === "open" ? "live" : state, { seconds: POLL_SECONDS });
+  mark.textContent = word(state, { seconds: POLL_SECONDS });
   if (state === "gone" || state === "denied") announce(word(state));
 }
 
@@ -173,9 +172,9 @@ root.addEventListener("click", async ({ target }) => {
 });
 
 begin();
-const { connection, changes, socket, asOf } = root.dataset;
+const { connection, changes } = root.dataset;
 if (connection !== "finished" && changes) {
-  live = follow({ socket, changes, asOf, tell: hear, show });
+  live = follow({ ...root.dataset, tell: hear, show });
   find(".b-try").addEventListener("click", live.retry);
   mark.textContent = word("connecting");
   show("lost");

@@ -1,34 +1,32 @@
 // What the picture of a graph holds: nodes and the edges between them, groups and their cells.
 
+import { box, svg, way } from "./camera.js";
 import { all, drawn, find, set } from "./dom.js";
 import { number, word } from "./words.js";
 
 const PITCH = 12; // of cells
-const box = find("[data-graph]");
-const svg = find("#b-graph");
-let [nodes, rows, into, outOf, groups, places] = [];
+let [nodes, ends, edges, rows, into, outOf, groups, places] = [];
 
 export { groups, nodes };
 export const byId = (id) => svg.getElementById(id);
-export const isDown = () => svg.matches(".b-down");
 
 // What edges join is told for a bunch of them, by the places of nodes and junctions in the document.
 export function read() {
-  nodes = all(".b-node", svg);
-  const ends = [...nodes, ...all(".b-junction", svg)].map(({ id }) => id);
-  const edges = all(".b-edges > g", svg).flatMap(({ children, dataset }) =>
+  nodes = all(".b-node");
+  ends = [...nodes, ...all(".b-junction")];
+  edges = all(".b-edges > g").flatMap(({ children, dataset }) =>
     dataset.ends.split(" ").map((pair, index) => {
       const [from, to] = pair.split("-").map((place) => ends[place]);
       return { path: children[index], from, to };
     }));
   into = Map.groupBy(edges, ({ to }) => to);
   outOf = Map.groupBy(edges, ({ from }) => from);
-  const outer = nodes.filter((node) => !node.dataset.in);
-  rows = svg.querySelector(".b-nodes").dataset.rows.split(" ").map((count) => outer.splice(0, count));
+  const outer = nodes.filter((node) => node === home(node));
+  rows = find(".b-nodes").dataset.rows.split(" ").map((count) => outer.splice(0, count));
   groups = new Map();
   places = new Map(); // of steps in groups, by id
   const names = JSON.parse(box.dataset.names);
-  for (const node of all("[data-members]", svg)) {
+  for (const node of all("[data-members]")) {
     const key = new URLSearchParams(node.getAttribute("href")).get("group");
     const steps = [...idsIn(node.dataset.members)];
     groups.set(node, { key, name: names[key], share: Number(node.closest("[data-share]").dataset.share), count: steps.length });
@@ -47,10 +45,10 @@ function* idsIn(text) {
 
 // Names were cut for the usual fonts; in a wider one they are pressed together.
 export function squeeze(within = svg) {
-  const parts = all(".b-name, .b-line", within).map((text) => {
+  const parts = all(".b-name:has(~ .b-time), .b-line:has(~ .b-cost)", within).map((text) => {
     const beside = text.parentNode.querySelector(text.matches(".b-name") ? ".b-time" : ".b-cost");
-    const [mine, other] = [text, beside ?? text].map((each) => each.getBoundingClientRect());
-    return [text, beside ? (other.left - mine.left) / (mine.width * 1.04) : 1, text.getComputedTextLength()];
+    const [mine, other] = [text, beside].map((each) => each.getBoundingClientRect());
+    return [text, (other.left - mine.left) / (mine.width * 1.04), text.getComputedTextLength()];
   });
   for (const [text, part, length] of parts) {
     if (part > 0.2 && part < 1) set(text, { textLength: length * part, lengthAdjust: "spacingAndGlyphs" });
@@ -59,29 +57,27 @@ export function squeeze(within = svg) {
 
 // Along the edges ---
 
-// The edges that lead on from a node, each with what it leads to.
-export function leading(id, isUp = false) {
-  const edges = (isUp ? into : outOf).get(id) ?? [];
-  return edges.map(({ path, from, to }) => [path, isUp ? from : to]);
+// Steps that are drawn within a group have its edges.
+const home = (node) => byId(node.dataset.in) ?? node;
+
+// The edges that lead on from a node.
+export const leading = (node) => outOf.get(node) ?? [];
+
+// What one comes to along the edges: everything, or the nearest nodes, for which junctions are passed through.
+function along(node, isUp, isNearest) {
+  const found = new Set([node]);
+  for (const each of found) {
+    if (isNearest && each !== node && each.matches(".b-node")) continue;
+    for (const { from, to } of (isUp ? into : outOf).get(each) ?? []) found.add(isUp ? from : to);
+  }
+  found.delete(node);
+  return [...found];
 }
 
-// Steps that are drawn within a group have its edges.
-const home = (node) => node.dataset.in || node.id;
-
-// The nearest node that waits for this one, or that this one waits for; junctions between are passed through.
+// The nearest node that waits for this one, or that this one waits for.
 export function next(node, isUp) {
-  const ways = [home(node)];
-  const found = [];
-  for (const from of ways) {
-    for (const [, id] of leading(from, isUp)) {
-      if (byId(id).matches(".b-node")) found.push(byId(id));
-      else if (!ways.includes(id)) ways.push(id);
-    }
-  }
-  const far = (other) => {
-    const [a, b] = [node, other].map((each) => each.getBoundingClientRect());
-    return Math.hypot(a.left + a.right - b.left - b.right, a.top + a.bottom - b.top - b.bottom);
-  };
+  const far = (other) => Math.hypot(...way(node, other));
+  const found = along(home(node), isUp, true).filter((each) => each.matches(".b-node"));
   return found.sort((one, two) => far(one) - far(two))[0];
 }
 
@@ -92,23 +88,11 @@ export function beside(node, by) {
 
 // Ink some nodes and the edges between them, or one with all it comes from and leads to, and dim the rest.
 export function ink(chosen) {
-  for (const lit of all(".b-lit", svg)) lit.classList.remove("b-lit");
+  const lit = new Set(chosen?.map(home));
+  if (chosen?.length === 1) for (const isUp of [true, false]) along(home(chosen[0]), isUp).forEach((each) => lit.add(each));
   svg.classList.toggle("b-dims", Boolean(chosen));
-  const ids = new Set(chosen?.map(home));
-  for (const isUp of chosen?.length === 1 ? [true, false] : []) {
-    const ways = [home(chosen[0])];
-    for (const from of ways) {
-      for (const [, id] of leading(from, isUp)) {
-        if (!ids.has(id)) ways.push(id);
-        ids.add(id);
-      }
-    }
-  }
-  for (const id of ids) {
-    byId(id)?.classList.add("b-lit");
-    for (const [path, to] of leading(id)) path.classList.toggle("b-lit", ids.has(to));
-  }
-  for (const inner of all("[data-in]", svg)) inner.classList.toggle("b-lit", ids.has(inner.dataset.in));
+  for (const end of ends) end.classList.toggle("b-lit", lit.has(home(end)));
+  for (const { path, from, to } of edges) path.classList.toggle("b-lit", lit.has(from) && lit.has(to));
 }
 
 // Cells ---
@@ -119,15 +103,15 @@ export function cellsOf(node) {
   if (!group || group.cells) return group?.cells ?? [];
   for (const run of all(".b-cells > use", node)) {
     const [, state, length] = /^#b-c-([a-z]+)-?(\d*)/.exec(run.getAttribute("href"));
-    const [x, y] = ["x", "y"].map((name) => Number(run.getAttribute(name)));
+    const [x, y] = placeOf(run);
     run.replaceWith(...Array.from({ length: length || 1 }, (_, at) => drawn("use", { href: `#b-c-${state}`, x: x + at * PITCH, y })));
   }
-  group.cells = all(".b-cells > use", node);
-  group.columns = group.cells.filter((cell) => cell.getAttribute("y") === "0").length;
-  return group.cells;
+  return (group.cells = all(".b-cells > use", node));
 }
 
-export const columnsOf = (node) => cellsOf(node) && groups.get(node).columns;
+const placeOf = (cell) => ["x", "y"].map((name) => Number(cell.getAttribute(name)));
+
+export const columnsOf = (node) => cellsOf(node).filter((cell) => !placeOf(cell)[1]).length;
 
 // The cell of a step, and how many share it.
 export function cellOf(id) {
@@ -151,32 +135,33 @@ export function cellAt(node, { clientX, clientY }) {
 }
 
 function nameOf(node, cell) {
-  const { name, share } = groups.get(node);
-  return name && share === 1 && `${name[0]}${name[1] + cell}${name[2]}`;
+  const { name } = groups.get(node);
+  return name && `${name[0]}${name[1] + cell}${name[2]}`;
 }
 
 export function wordsOf(node, cell) {
   const { share, count } = groups.get(node);
   const first = number(cell * share + 1);
-  const values = { first, place: first, last: number(Math.min(count, (cell + 1) * share)), count: number(count) };
+  const values = { first, last: number(Math.min(count, (cell + 1) * share)), count: number(count) };
   const text = nameOf(node, cell) || word(share > 1 ? "steps-of" : "step-of", values);
   return `${text}, ${word(shownIn(cellsOf(node)[cell]))}`;
 }
 
 // Of the step of a cell, of several steps that share one, or of the group.
 export function addressOf(node, cell) {
-  const { searchParams } = new URL(node.getAttribute("href"), location.href);
+  const words = new URLSearchParams(node.getAttribute("href"));
   const name = cell !== null && nameOf(node, cell);
-  for (const each of ["step", "group", "cell"]) searchParams.delete(each);
-  searchParams.set(name ? "step" : "group", name || groups.get(node).key);
-  if (cell !== null && !name) searchParams.set("cell", cell);
-  return `?${searchParams}`;
+  for (const each of ["step", "group", "cell"]) words.delete(each);
+  words.set(name ? "step" : "group", name || groups.get(node).key);
+  if (cell !== null && !name) words.set("cell", cell);
+  return `?${words}`;
 }
 
 export function mark(cell) {
-  svg.querySelector(".b-at")?.remove();
-  const [x, y] = ["x", "y"].map((name) => cell?.getAttribute(name) - 2);
-  cell?.parentNode.append(drawn("rect", { class: "b-at", x, y, width: 14, height: 14, rx: 3 }));
+  find(".b-at")?.remove();
+  if (!cell) return;
+  const [x, y] = placeOf(cell).map((at) => at - 2);
+  cell.parentNode.append(drawn("rect", { class: "b-at", x, y, width: 14, height: 14, rx: 3 }));
 }
 
 read();

@@ -1,6 +1,6 @@
 // The timeline: zoomed by dragging over its axis, walked with arrows; while live, now and what reaches it go on.
 
-import { all, drawn, find, on, root, set } from "./dom.js";
+import { all, drawn, find, hasModifier, on, root, set, toolOf } from "./dom.js";
 import { renew, visit } from "./visit.js";
 
 const axis = () => find("[data-axis]");
@@ -55,14 +55,14 @@ root.addEventListener("pointerup", () => {
 root.addEventListener("dblclick", (event) => event.target.closest(".b-tl-axis") && find("[data-zoom=fit]").click());
 
 root.addEventListener("keydown", (event) => {
-  if (!event.target.closest("[data-timeline]") || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (!event.target.closest("[data-timeline]") || hasModifier(event)) return;
   const rows = all("a.b-tl-row");
-  const zoom = { "+": "in", "=": "in", "-": "out", 0: "fit" }[event.key];
+  const tool = toolOf(event.key);
   const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   const row = by && rows[rows.indexOf(event.target.closest("a.b-tl-row")) + by];
-  if (zoom) find(`[data-zoom=${zoom}]`).click();
-  if (row) row.focus();
-  if (zoom || row) event.preventDefault();
+  if (tool || row) event.preventDefault();
+  tool?.click();
+  row?.focus();
 });
 
 // Now ---

@@ -1,10 +1,10 @@
 // The page as the server has it: asked for again, or under another address.
 
-import { all, find, root, tell } from "./dom.js";
+import { all, find, hasModifier, root, tell } from "./dom.js";
 import { fetchPage, morph } from "./morph.js";
 
 // How soon, and how many times as long as an answer takes: fifty open pages are to cost less than a core.
-const [SOON, SOON_TIMES, REST, REST_TIMES] = [1_000, 20, 5_000, 100];
+const [SOON, LATER] = [[1_000, 20], [5_000, 100]];
 
 let asking = null;
 let took = 0;
@@ -21,7 +21,8 @@ try {
 }
 
 export function renew(isUrgent = false) {
-  const at = endedAt + (isUrgent ? Math.max(SOON, SOON_TIMES * took) : Math.max(REST, REST_TIMES * took));
+  const [least, times] = isUrgent ? SOON : LATER;
+  const at = endedAt + Math.max(least, times * took);
   if (at >= dueAt) return;
   clearTimeout(timer);
   dueAt = at;
@@ -43,12 +44,12 @@ async function again() {
 }
 
 // Show what another address of this page shows.
-export async function visit(address, { isBack = false, isByKey = false } = {}) {
+export async function visit(address, isByKey = false) {
   const before = find("#b-panel-name")?.textContent;
   opener = before ? opener : document.activeElement;
   const fresh = await load(address).catch(() => location.assign(address));
   if (!fresh) return;
-  if (!isBack && `${address}` !== location.href) history.pushState(null, "", address);
+  if (`${address}` !== location.href) history.pushState(null, "", address);
   find(".b-sort-again").hidden = true;
   take(fresh, true);
   const name = find("#b-panel-name");
@@ -87,10 +88,9 @@ function take(fresh, isChosen) {
     if (old && made) morph(old, made);
   }
   root.dataset.asOf = fresh.querySelector(".b-page").dataset.asOf;
-  const end = () => tell("refreshed");
   // What nobody waits for takes a frame more, which is not made to lay out twice.
-  if (isChosen) end();
-  else requestAnimationFrame(() => setTimeout(end));
+  if (isChosen) tell("refreshed");
+  else requestAnimationFrame(() => setTimeout(tell, 0, "refreshed"));
 }
 
 // Whether the reader holds something: a selection, a field, a pressed button.
@@ -100,13 +100,14 @@ function isHeld() {
   return isSelecting || isPressed || document.activeElement.matches(".b-columns :is(input:not([type=checkbox]), select)");
 }
 
-addEventListener("pointerdown", () => (isPressed = true), true);
-for (const name of ["pointerup", "pointercancel"]) addEventListener(name, () => (isPressed = false), true);
+for (const kind of ["pointerdown", "pointerup", "pointercancel"]) {
+  addEventListener(kind, () => (isPressed = kind === "pointerdown"), true);
+}
 
 // Links to this tab are visits; what would lead to a question asks it here.
 document.addEventListener("click", async (event) => {
   const link = event.target.closest("a[href]");
-  if (!link || event.defaultPrevented || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+  if (!link || event.defaultPrevented || event.shiftKey || hasModifier(event)) return;
   const address = new URL(link.getAttribute("href"), location.href);
   const view = address.searchParams.get("view") ?? "graph";
   const isOfTab = address.pathname === location.pathname && view === root.dataset.view;
@@ -114,24 +115,24 @@ document.addEventListener("click", async (event) => {
   if (!isQuestion && !(isOfTab && root.contains(link))) return;
   event.preventDefault();
   if (isQuestion) (await import("./dialog.js")).ask(address);
-  else visit(address, { isByKey: !event.detail });
+  else visit(address, !event.detail);
 });
-addEventListener("popstate", () => visit(location.href, { isBack: true }));
+addEventListener("popstate", () => visit(location.href));
 
 // Keys anywhere on the page: Esc closes the panel, letters lead to tabs, n and p to failed steps.
 document.addEventListener("keydown", (event) => {
   const { key, target } = event;
-  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.defaultPrevented || hasModifier(event)) return;
   if (target.matches("input, textarea, select, dialog *")) return;
   if (key === "Escape") return find(".b-close")?.click();
   if (kept.batonLetters === "off") return;
   if (/^[gtsma]$/.test(key)) find(`[data-tab^=${key}]`)?.click();
-  if (key !== "n" && key !== "p") return;
+  const by = { n: 1, p: -1 }[key];
+  if (!by) return;
   const failed = all(".b-node.b-discarded, .b-tl-row:has(.b-icon.b-discarded), tr:has(.b-state.b-discarded) a");
   const links = failed.map((link) => link.getAttribute("href")).filter((href) => href.includes("step="));
   const at = links.findIndex((href) => new URLSearchParams(href).get("step") === find("[data-panel]")?.dataset.step);
-  const next = links[key === "n" ? at + 1 : at - 1];
-  if (next) visit(next, { isByKey: true });
+  if (links[at + by]) visit(links[at + by], true);
 });
 for (const choice of all("[data-page-keys]")) {
   choice.checked = kept.batonLetters !== "off";

@@ -567,6 +567,21 @@ def test_retry_from_a_step_is_offered_on_its_page(operator):
     assert LogEntry.objects.get().get_change_message() == "Retried from step b & c, round 2."
 
 
+def test_retry_from_a_step_that_is_not_named_asks_for_it_once_the_run_is_settled(operator):
+    run, running = failed_run(), running_run()
+    asks, refuses = (
+        f"{reverse('admin:baton_workflowrun_retry', args=[each.pk])}?from_step=" for each in (run, running)
+    )
+    assert f'href="{asks}"' in text_of(operator, f"{page_of(run)}?step=")
+    assert "from_step=" not in text_of(operator, page_of(running))
+
+    page = text_of(operator, asks)
+    refused = operator.get(refuses)
+
+    assert all(f'<option value="{name}">' in page for name in run.steps)
+    assert told(refused) == [f"Run {running.pk} (ingest) is still running. Wait for its end, or cancel it first."]
+
+
 @pytest.mark.parametrize("name", [" b ", "b\nc", "b\r\nc"])
 def test_retry_from_a_step_finds_it_by_its_whole_name(operator, name):
     run = drain(Workflow("x").add("a", steps.value).add(name, steps.value, deps=["a"]).insert())

@@ -31,6 +31,8 @@ MOST_RUNS = 100
 """How many runs can be acted on at once."""
 LONGEST_REASON = 500
 _NAMED = 50
+_OFFERED = 500
+"""How many steps a re-run is offered to begin with; the names of others are to be typed."""
 
 Act = Callable[[Any, HttpRequest, "QuerySet[WorkflowRun]"], HttpResponse | None]
 
@@ -130,6 +132,8 @@ def retry(model_admin: Any, request: HttpRequest, runs: QuerySet[WorkflowRun]) -
     if "confirmed" in request.POST:
         _do_retry(model_admin, request, chosen, from_step)
         return None
+    if "from_step" in request.GET and not from_step and chosen and chosen[0].is_settled:
+        return _ask_from_where(model_admin, request, chosen[0])
     planned: list[_Retry] = []
     refused: list[str] = []
     for run in chosen:
@@ -159,6 +163,22 @@ def retry(model_admin: Any, request: HttpRequest, runs: QuerySet[WorkflowRun]) -
             only.run, only.plan, sentence=only.effect, from_step=from_step, has_answers=has_answers
         )
     return _ask(model_admin, request, context, asks_reason=False)
+
+
+def _ask_from_where(model_admin: Any, request: HttpRequest, run: WorkflowRun) -> HttpResponse:
+    """The page that asks which step a re-run begins with; what follows from the choice is asked next."""
+    nodes = WorkflowNode.objects.using(get_settings().database).of_workflow(run.pk)
+    context = {
+        **model_admin.admin_site.each_context(request),
+        "opts": model_admin.opts,
+        "media": model_admin.media,
+        "has_list_breadcrumbs": display.HAS_LIST_BREADCRUMBS,
+        "title": _("Re-run from a step"),
+        "run": run,
+        "names": nodes.order_by("id").values_list("name", flat=True)[:_OFFERED],
+        "back": display.page_of(WorkflowRun, run.pk),
+    }
+    return TemplateResponse(request, "admin/baton/workflowrun/from_step.html", context)
 
 
 def _chosen(model_admin: Any, request: HttpRequest, runs: QuerySet[WorkflowRun]) -> list[WorkflowRun]:

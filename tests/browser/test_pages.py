@@ -46,6 +46,7 @@ def test_pages_of_all_runs_and_those_that_ask_are_for_everybody(open_page, boss,
         reverse("admin:baton_workflowrun_cancel", args=[run.pk]): "3 steps",
         reverse("admin:baton_workflowrun_retry", args=[spoilt.pk]): "Keeps its result",
         reverse("admin:baton_workflowrun_retry", args=[spoilt.pk], query={"from_step": "fetch"}): "Runs again",
+        reverse("admin:baton_workflowrun_retry", args=[spoilt.pk], query={"from_step": ""}): "Show what runs again",
         reverse("admin:baton_workflowrun_budget", args=[run.pk]): "New budget",
     }.items():
         page.goto(address)

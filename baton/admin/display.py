@@ -17,7 +17,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from baton.dashboard.shown import Bar, shape
+from baton.dashboard.shown import Bar, shape, writable
 from baton.explain.words import clock, number
 
 MOST_CHARACTERS = 20_000
@@ -78,8 +78,7 @@ def moment(value: datetime | None) -> Any:
 
 def code(text: str) -> SafeString:
     """Text as it is, cut where it is huge."""
-    # What rows may hold and no page can: halves of surrogate pairs.
-    whole = text.encode("utf-8", "backslashreplace").decode()
+    whole = writable(text)
     if len(whole) <= MOST_CHARACTERS:
         return format_html('<pre class="baton b-code">{}</pre>', whole)
     note = _("These are the first {shown} of {total} characters.").format(

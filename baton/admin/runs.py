@@ -37,7 +37,7 @@ from baton.dashboard.graph_tab import taste_of
 from baton.dashboard.known import step_that_asks, with_known
 from baton.dashboard.now import now_page
 from baton.dashboard.page import run_page
-from baton.dashboard.shown import permission_needed
+from baton.dashboard.shown import permission_needed, who
 from baton.dashboard.strip import strip_of
 from baton.explain.cancels import BY_DEPENDENCY
 from baton.explain.words import between, first_line, number
@@ -439,8 +439,7 @@ def people_of(runs: Sequence[WorkflowRun]) -> dict[Any, str]:
     small: Iterable[tuple[Any, Any]] = (
         rows.alias(size=Length("meta")).filter(size__lt=_LARGEST_META).values_list("pk", "meta")
     )
-    found = {pk: meta.get("by") for pk, meta in small if isinstance(meta, dict)}
-    return {pk: by for pk, by in found.items() if isinstance(by, str)}
+    return {pk: who(meta) for pk, meta in small}
 
 
 def holds_of(runs: Sequence[WorkflowRun]) -> dict[Any, str]:

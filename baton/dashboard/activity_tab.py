@@ -15,7 +15,7 @@ from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
 
 from baton.dashboard.look import Look
-from baton.dashboard.shown import steps, whole
+from baton.dashboard.shown import steps, who, whole
 from baton.explain.words import between, clock, first_line, number
 from baton.models import WorkflowNode, WorkflowRun
 from baton.states import AttemptOutcome, StepState
@@ -172,7 +172,6 @@ def _of_run(look: Look) -> list[Event]:
     run = look.run
     known = look.known
     text = _("{steps}, {count} dependencies").format(steps=steps(known.steps), count=number(known.edges))
-    by = run.meta.get("by") if isinstance(run.meta, dict) else None
     events = [
         Event(
             at=run.inserted_at,
@@ -181,7 +180,7 @@ def _of_run(look: Look) -> list[Event]:
             step="",
             address="",
             text=text,
-            by=by if isinstance(by, str) else "",
+            by=who(run.meta),
         )
     ]
     for ending in run.completions.order_by("round").only("round", "outcome", "finished_at"):

@@ -14,6 +14,7 @@ from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, StreamingHttpResponse
 
 from baton.conf import get_settings
+from baton.dashboard.shown import writable
 from baton.llm import stats
 from baton.models import StepStat
 from baton.telemetry import timestamp
@@ -108,5 +109,5 @@ def _harmless(cell: Any) -> Any:
     """Text that no spreadsheet takes for a formula, and that can be written."""
     if not isinstance(cell, str):
         return cell
-    whole = cell.encode("utf-8", "backslashreplace").decode()
+    whole = writable(cell)
     return f"'{whole}" if whole.startswith(_FORMULAS) else whole

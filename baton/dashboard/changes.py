@@ -21,7 +21,7 @@ from django.utils.dateparse import parse_datetime
 
 from baton.conf import get_settings
 from baton.dashboard.header import header_of
-from baton.dashboard.shown import WORST_FIRST
+from baton.dashboard.shown import WORST_FIRST, measured
 from baton.dashboard.steps_tab import now_of, times_of, tried_of
 from baton.models import WorkflowNode, WorkflowRun
 from baton.states import SETTLED, RunState, StepState
@@ -135,6 +135,7 @@ def told(node: WorkflowNode) -> dict[str, Any]:
     """A step, as messages tell of it."""
     state = StepState(node.state)
     queued, ran = times_of(node)
+    part = None if state in SETTLED else measured(node.progress)
     return {
         "id": node.pk,
         "name": node.name,
@@ -148,7 +149,7 @@ def told(node: WorkflowNode) -> dict[str, Any]:
         "queued": queued,
         "ran": ran,
         "started_at": timestamp(node.started_at) if node.started_at and state == StepState.EXECUTING else None,
-        "progress": node.progress if isinstance(node.progress, dict) and state not in SETTLED else None,
+        "progress": None if part is None else {"current": part[0], "total": part[1]},
         "group": node.fan_group,
         "index": node.fan_index,
     }

@@ -43,6 +43,7 @@ from baton.dashboard.graph.faces import GroupFace, StepFace
 from baton.dashboard.graph.folding import Fold
 from baton.dashboard.graph.members import Series
 from baton.dashboard.graph.plan import Plan
+from baton.dashboard.shown import measured
 from baton.explain.cancels import BY_DEPENDENCY
 from baton.explain.words import clock
 from baton.models import StepStat, WorkflowNode, WorkflowRun
@@ -304,12 +305,8 @@ def _detail(row: _StepRow, waits_for: str, model: str, now: datetime) -> str:
 
 
 def _progress(progress: Any) -> float | None:
-    if not isinstance(progress, dict):
-        return None
-    current, total = progress.get("current"), progress.get("total")
-    if not isinstance(current, int | float) or not isinstance(total, int | float) or total <= 0:
-        return None
-    return min(1.0, max(0.0, current / total))
+    part = measured(progress)
+    return None if part is None else min(1.0, max(0.0, part[0] / part[1]))
 
 
 def _waited(plan: Plan) -> dict[int, str]:

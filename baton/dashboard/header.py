@@ -15,7 +15,7 @@ from baton.conf import get_settings
 from baton.dashboard.calls import saved_of
 from baton.dashboard.estimates import Usual
 from baton.dashboard.known import Known, known_of
-from baton.dashboard.shown import Bar, Meter, counted, shape
+from baton.dashboard.shown import Bar, Meter, counted, shape, who
 from baton.explain.runs import headline_of
 from baton.explain.words import between, duration, number
 from baton.models import WorkflowRun
@@ -90,7 +90,7 @@ def header_of(run: WorkflowRun, known: Known | None = None, usual: Usual | None 
         headline=headline.text,
         said=headline.parts,
         tone=headline.tone.value,
-        by=_by(run.meta),
+        by=who(run.meta),
         bar=bar,
         bar_note=", ".join(counted(state, states[state]) for state in states if state != "completed"),
         is_over=run.is_settled,
@@ -123,11 +123,6 @@ def _at_end(run: WorkflowRun, usual: Usual, totals: dict[str, Any]) -> str:
     if cost is None:
         return ""
     return _("about {amount} at the end").format(amount=money.amount(cost, get_settings().currency))
-
-
-def _by(meta: Any) -> str:
-    by = meta.get("by") if isinstance(meta, dict) else None
-    return by if isinstance(by, str) else ""
 
 
 def _cost(totals: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from django.utils.translation import ngettext
 
 from baton.dashboard.calls import Call, calls_of, cost_of
 from baton.dashboard.look import Look
-from baton.dashboard.shown import not_known, permission_name
+from baton.dashboard.shown import not_known, permission_name, writable
 from baton.dashboard.steps_tab import progress_of
 from baton.explain.executions import error_class
 from baton.explain.steps import explain_marked
@@ -284,8 +284,7 @@ def _pretty(value: Any) -> str:
 
 
 def _value(look: Look, name: str, text: str) -> Value:
-    # What rows may hold and no page can: halves of surrogate pairs.
-    whole = text.encode("utf-8", "backslashreplace").decode()
+    whole = writable(text)
     size = _("{count} kB").format(count=number(max(1, round(len(whole.encode()) / 1000))))
     if len(whole) <= MOST_CHARACTERS:
         return Value(text=whole, size=size)

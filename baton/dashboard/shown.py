@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from math import isfinite
 from typing import Any, Self
 from urllib.parse import urlencode
 
@@ -104,6 +105,28 @@ def shape(state: str) -> str:
 def steps(count: int) -> str:
     """So many steps, in words."""
     return ngettext("{count} step", "{count} steps", count).format(count=number(count))
+
+
+def writable(text: str) -> str:
+    """The text as a page can hold it: what JSON may bring are halves of surrogate pairs, which are no characters."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def who(meta: Any) -> str:
+    """Who inserted a run, where the caller said so in ``meta["by"]``; else empty."""
+    by = meta.get("by") if isinstance(meta, dict) else None
+    return writable(by) if isinstance(by, str) else ""
+
+
+def measured(progress: Any) -> tuple[float, float] | None:
+    """How far a step says it is, and of how much; None where that is no part of a whole. A body may report anything."""
+    if not isinstance(progress, dict):
+        return None
+    try:
+        current, total = float(progress.get("current", "")), float(progress.get("total", ""))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return (current, total) if isfinite(current) and isfinite(total) and total > 0 else None
 
 
 def whole(text: str | None) -> int | None:

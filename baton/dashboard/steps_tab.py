@@ -15,7 +15,7 @@ from baton import money
 from baton.conf import get_settings
 from baton.dashboard.calls import costs_of
 from baton.dashboard.look import Look
-from baton.dashboard.shown import WORST_FIRST, counted, not_known, whole
+from baton.dashboard.shown import WORST_FIRST, counted, not_known, whole, writable
 from baton.explain.executions import error_class
 from baton.explain.words import between, clock, first_line, number
 from baton.models import WorkflowNode
@@ -156,8 +156,12 @@ def progress_of(node: WorkflowNode) -> str:
     if not isinstance(node.progress, dict):
         return ""
     current, total, message = (node.progress.get(key) for key in ("current", "total", "message"))
-    shown = f"{current:g}" if total is None else _("{current} of {total}").format(current=current, total=total)
-    return f"{message} {shown}".strip() if message else shown
+    shown = _figure(current) if total is None else _("{current} of {total}").format(current=current, total=total)
+    return writable(f"{first_line(str(message or ''))} {first_line(shown)}".strip())
+
+
+def _figure(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 def _chip(look: Look, state: str, count: int, states: list[str], present: list[str]) -> Chip:

@@ -136,7 +136,7 @@ def test_executing_step_tells_since_when_and_how_far_it_is():
     step = of_step(changes_since(run, now), "a")
 
     assert step["started_at"] == now.isoformat().replace("+00:00", "Z")
-    assert step["progress"] == progress
+    assert step["progress"] == {"current": 3, "total": 4}
     assert step["now"] == "on w:1, 3 of 4"
 
 

@@ -56,6 +56,16 @@ def text(markup: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", markup))
 
 
+def test_halves_of_surrogate_pairs_in_what_the_caller_said_keep_nobody_from_the_pages() -> None:
+    run = Workflow("x", meta={"by": "maria \ud800"}).add("a", steps.nothing).insert()
+    viewer = client_with("view_workflowrun")
+
+    assert "maria \\ud800" in list_page(viewer)
+    for view in ("graph", "activity"):
+        answer = viewer.get(reverse("admin:baton_workflowrun_change", args=[run.pk]), {"view": view})
+        assert "maria \\ud800" in answer.content.decode()
+
+
 class TestStrip:
     def test_where_nothing_is_every_tile_says_nought(self) -> None:
         strip = strip_of()

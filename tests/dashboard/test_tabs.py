@@ -14,6 +14,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from baton import Workflow
+from baton.dashboard.changes import changes_since
 from baton.explain.words import clock
 from baton.models import WorkflowNode, WorkflowRun
 from baton.testing import drain
@@ -65,6 +66,38 @@ def test_steps_have_what_their_calls_cost_and_in_which_attempt_they_are(reader: 
         ("wait", "0 of 5", "—"),
     ]
     assert tab.shown == "2 of 2 shown, executing first."
+
+
+@pytest.mark.parametrize(
+    ("given", "shown", "drawn"),
+    [
+        ([0.5, 2.0, "half"], "half 0.5 of 2.0", 0.25),
+        ([7], "7", None),
+        (["2.5", "10"], "2.5 of 10", 0.25),
+        (["2.5"], "2.5", None),
+        ([None, None, "soon"], "soon", None),
+        (["a", "b", 5], "5 a of b", None),
+        ([[1], {}, ["x"]], "['x'] [1] of {}", None),
+        ([10**400], f"1{'0' * 299}…", None),
+        ([10**400, 10**400], f"1{'0' * 299}…", None),
+        ([1, 0], "1 of 0", None),
+        ([1, None, "a\x00\ud800"], "a\x00\\ud800 1", None),
+        ([1, None, "long " * 100_000], f"{('long ' * 60).rstrip()}… 1", None),
+    ],
+)
+def test_whatever_a_body_reports_as_its_progress_is_shown(
+    reader: Client, given: list[Any], shown: str, drawn: float | None
+) -> None:
+    run = drain(Workflow("x").add("a", steps.report_as.bind(given)).insert())
+    WorkflowNode.objects.update(state="executing", settled_at=None, worker="w:1")
+
+    for view in ("graph", "timeline", "activity"):
+        tab_of(reader, run, view, step="a")
+    (row,) = tab_of(reader, run, "steps", step="a").rows
+    (told,) = changes_since(run, timezone.now())["steps"]
+
+    assert row["now"] == told["now"] == f"on w:1, {shown}"
+    assert (told["progress"] and told["progress"]["current"] / told["progress"]["total"]) == drawn
 
 
 def test_steps_say_in_a_few_words_why_they_are_where_they_are(reader: Client) -> None:

@@ -39,10 +39,14 @@ NOT_READABLE = "not kept: it could not be read"
 
 # Half of what a row holds: the stack of a body may be used up a good deal.
 _MAX_DEPTH = MAX_DEPTH // 2
+_TOO_LONG_INT = 10**MAX_INT_DIGITS
 _LONG_DATA = 1_000
 _DATA_SHOWN = 40
 # How far into the items of a list one text is looked for in pieces: a chunk of a stream is not deeper.
 _PIECE_DEPTH = 8
+# How many times what a row holds is read: secrets and pictures that are taken out make room for what follows them.
+_MARGIN = 2
+_LONG_LINE = 1_000
 
 
 def redacted(kind: str, value: Any) -> Any:
@@ -56,13 +60,16 @@ def redacted(kind: str, value: Any) -> Any:
         Plain JSON of at most ``CAPTURE_MAX_CHARS`` characters.
     """
     settings = get_settings()
-    rules, most = _rules(settings.redact_keys, settings.redact_patterns), settings.capture_max_chars
+    most = settings.capture_max_chars
+    rules = _rules(settings.redact_keys, settings.redact_patterns, most * _MARGIN)
     try:
-        kept = rules.applied(_Reading(most).plain(value))
+        read = _Reading(most * _MARGIN).plain(value)
+        kept = rules.applied(read)
         if settings.redact_hook is not None:
             # What it returns may be anything, and may hold what was taken out before.
-            kept = rules.applied(_Reading(most).plain(_asked(settings.redact_hook, kind, kept)))
-        return _cut(kept, most)
+            read = _Reading(most * _MARGIN).plain(_asked(settings.redact_hook, kind, kept))
+            kept = rules.applied(read)
+        return _cut(kept, most, read)
     except RecursionError:
         # The stack was nearly used up when we were called.
         return NOT_READABLE
@@ -71,7 +78,7 @@ def redacted(kind: str, value: Any) -> Any:
 def redacted_line(text: str) -> str:
     """What is kept of a short text, such as a key or the name of a model."""
     settings = get_settings()
-    return _rules(settings.redact_keys, settings.redact_patterns).text(text)
+    return _rules(settings.redact_keys, settings.redact_patterns, _LONG_LINE).text(text)
 
 
 def _asked(path: str, kind: str, kept: Any) -> Any:
@@ -101,21 +108,24 @@ _TEXTS: dict[type, Callable[[Any], str]] = {
 }
 
 
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+
+
 class _Reading:
-    """Reads any value as JSON has it: what JSON cannot hold as what it says of itself, what holds itself once."""
+    """Reads any value as JSON has it: what JSON cannot hold as what it says of itself, what holds itself once.
+
+    It ends after so many characters: what comes then would be cut off anyhow.
+    """
 
     def __init__(self, most: int) -> None:
-        # Every item takes a character at least, so what comes after that many would be cut off anyhow.
-        self._left = most
+        self._left, self._at_most = most, most // 4
         self._inside: set[int] = set()
 
     def plain(self, value: Any) -> Any:
         kind = type(value)
-        if value is None or kind is bool or kind is str:
-            return value
-        if kind is int or kind is float:
-            return _number(value)
         self._left -= 1
+        if kind in _SCALARS:
+            return self._scalar(value)
         if self._left < 0 or len(self._inside) >= _MAX_DEPTH:
             return "…"
         if id(value) in self._inside:
@@ -132,7 +142,7 @@ class _Reading:
         if issubclass(kind, Enum):
             return self.plain(value.value)
         if issubclass(kind, str):
-            return str.__str__(value)
+            return self._scalar(str.__str__(value))
         if issubclass(kind, Mapping):
             return self._dict(value.items())
         if issubclass(kind, tuple) and hasattr(kind, "_fields"):
@@ -142,11 +152,11 @@ class _Reading:
             if len(items) == 2 and isinstance(items[0], bytes):
                 # A header, perhaps: only its name tells that the other is a secret.
                 items[0] = _name(items[0])
-            return [self.plain(item) for item in items]
+            return self._list(items)
         if issubclass(kind, (bytes, bytearray, memoryview)):
             return f"<{memoryview(value).nbytes:,} bytes>"
         if issubclass(kind, (int, float)):
-            return _number(int.__int__(value) if issubclass(kind, int) else float.__float__(value))
+            return self._scalar(int.__int__(value) if issubclass(kind, int) else float.__float__(value))
         for base, text_of in _TEXTS.items():
             if issubclass(kind, base):
                 return text_of(value)
@@ -162,10 +172,33 @@ class _Reading:
         return _Said(repr(value))
 
     def _dict(self, items: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
-        contents: dict[str, Any] = {}
+        contents = _Contents()
         for key, item in list(items):
-            _put(contents, _name(key), self.plain(item))
+            if self._left < 0:
+                contents.put("…", "…")
+                break
+            name = _name(key)
+            self._left -= len(name)
+            contents.put(name, self.plain(item))
+        return contents.items
+
+    def _list(self, items: list[Any]) -> list[Any]:
+        contents = []
+        for item in items:
+            if self._left < 0:
+                contents.append("…")
+                break
+            contents.append(self.plain(item))
         return contents
+
+    def _scalar(self, value: Any) -> Any:
+        if isinstance(value, str):
+            # A long text may turn out to be a secret, of which nothing is kept.
+            self._left -= min(len(value if len(value) <= _LONG_DATA else _shortened(value)), self._at_most)
+            return value
+        if isinstance(value, int):
+            self._left -= value.bit_length() // 3
+        return value if value is None or isinstance(value, bool) else _number(value)
 
 
 def _name(key: Any) -> str:
@@ -176,19 +209,27 @@ def _name(key: Any) -> str:
     return str.__str__(key) if isinstance(key, str) else _Said(key)
 
 
-def _put(contents: dict[str, Any], name: str, value: Any) -> None:
-    """Under a name of its own: two keys may read the same once they are text, or once they are redacted."""
-    number, wanted = 1, name
-    while name in contents:
-        number += 1
-        name = f"{wanted} ({number})"
-    contents[name] = value
+class _Contents:
+    """A dict in the making: two keys may read the same once they are text, or once they are redacted."""
+
+    def __init__(self) -> None:
+        self.items: dict[str, Any] = {}
+        self._numbers: dict[str, int] = {}
+
+    def put(self, name: str, value: Any) -> None:
+        """Add a value under a name of its own."""
+        number, wanted = self._numbers.get(name, 1), name
+        while name in self.items:
+            number += 1
+            name = f"{wanted} ({number})"
+        self._numbers[wanted] = number
+        self.items[name] = value
 
 
 def _number(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else repr(value)
-    return value if -(10**MAX_INT_DIGITS) < value < 10**MAX_INT_DIGITS else f"(a number of {value.bit_length():,} bits)"
+    return value if -_TOO_LONG_INT < value < _TOO_LONG_INT else f"(a number of {value.bit_length():,} bits)"
 
 
 def _dumped(model: Any) -> Any:
@@ -201,8 +242,8 @@ def _dumped(model: Any) -> Any:
 
 
 @lru_cache(maxsize=16)
-def _rules(keys: tuple[str, ...], patterns: tuple[re.Pattern[str], ...]) -> _Rules:
-    return _Rules(keys, patterns)
+def _rules(keys: tuple[str, ...], patterns: tuple[re.Pattern[str], ...], most: int) -> _Rules:
+    return _Rules(keys, patterns, most)
 
 
 Span = tuple[int, int]
@@ -211,8 +252,9 @@ Span = tuple[int, int]
 class _Rules:
     """``REDACT_KEYS`` and ``REDACT_PATTERNS``, applied to plain JSON."""
 
-    def __init__(self, keys: tuple[str, ...], patterns: tuple[re.Pattern[str], ...]) -> None:
+    def __init__(self, keys: tuple[str, ...], patterns: tuple[re.Pattern[str], ...], most: int) -> None:
         self._patterns = patterns
+        self._most = most
         self._keys = frozenset(_folded(key) for key in keys)
         self._wild = re.compile(
             "|".join(map(fnmatch.translate, sorted(key for key in self._keys if "*" in key))) or "$^"
@@ -229,13 +271,15 @@ class _Rules:
             return self._dict(value)
         if isinstance(value, list):
             return self._list(value)
-        if self._patterns and value is not None and not isinstance(value, bool) and any(self._matches(str(value))):
+        if self._patterns and value is not None and not isinstance(value, bool) and self._matches(str(value)):
             return REMOVED
         return value
 
     def text(self, text: str, *, is_said: bool = False) -> str:
         """A text without them, also where it is JSON."""
         text = self._inside_json(text)
+        if len(text) > self._most:
+            text = self._beginning(text)
         text = _without(text, self._spans(text, is_said=is_said))
         return _shortened(text) if len(text) > _LONG_DATA else text
 
@@ -246,13 +290,13 @@ class _Rules:
         return name in self._keys or self._wild.match(name) is not None
 
     def _dict(self, value: dict[str, Any]) -> dict[str, Any]:
-        contents: dict[str, Any] = {}
+        contents = _Contents()
         # As some write headers: {"name": "authorization", "value": "…"}.
         is_named = any(self._is_secret(value.get(each)) for each in ("name", "key"))
         for key, item in value.items():
             is_secret = self._is_secret(key) or (is_named and key == "value")
-            _put(contents, self.text(key), REMOVED if is_secret else self.applied(item))
-        return contents
+            contents.put(self.text(key), REMOVED if is_secret else self.applied(item))
+        return contents.items
 
     def _list(self, value: list[Any]) -> list[Any]:
         # As others write them: ["authorization", "…"].
@@ -269,20 +313,24 @@ class _Rules:
             return text
         except RecursionError:
             return NOT_READABLE
-        kept = self.applied(value)
+        kept = self.applied(value if len(text) <= self._most else _Reading(self._most).plain(value))
         return text if kept == value else json.dumps(kept, ensure_ascii=False)
 
-    def _matches(self, text: str) -> Iterator[Span]:
-        for pattern in self._patterns:
-            yield from (match.span() for match in pattern.finditer(text) if match.end() > match.start())
+    def _beginning(self, text: str) -> str:
+        """What may be kept of a text that is too long. Names are looked for in that alone: it would take too long."""
+        text = _shortened(_without(text, self._matches(text)))
+        return text if len(text) <= self._most else f"{text[: self._most]}…"
+
+    def _matches(self, text: str) -> list[Span]:
+        found = (match.span() for pattern in self._patterns for match in pattern.finditer(text))
+        return [(start, end) for start, end in found if end > start]
 
     def _spans(self, text: str, *, is_said: bool = False) -> list[Span]:
         """Where the secrets of a text are. All are found before one is taken out, for they may overlap."""
-        spans = [*self._matches(text)]
+        spans = self._matches(text)
         if self._named is not None:
-            ends = _end_of_line if is_said else _end_of_word
-            spans += [(match.end(), _end_of_value(text, match, ends)) for match in self._named.finditer(text)]
-        return [(start, end) for start, end in spans if text[start:end].strip("\\\"'") != REMOVED]
+            spans += _values(text, self._named.finditer(text), is_said=is_said)
+        return [span for span in spans if not _is_removed(text, *span)]
 
     def _without_pieces(self, items: list[Any]) -> list[Any]:
         """The items of a list without secrets that only show when their texts are joined, as a stream's chunks are."""
@@ -307,24 +355,28 @@ class _Rules:
         for _, text in found:
             spans += [(start + begin, end + begin) for start, end in self._spans(text)]
             begin += len(text)
-        spans = _merged(spans)
+        ahead = deque(_merged(spans))
         begin = 0
         for index, text in found:
             end = begin + len(text)
-            inside = [span for span in spans if span[0] < end and span[1] > begin]
+            while ahead and ahead[0][1] <= begin:
+                ahead.popleft()
+            inside = list(_before(end, ahead))
             if any(span[0] < begin or span[1] > end for span in inside):
                 yield index, _cut_out(text, begin, inside)
             begin = end
 
 
 # What stands before a secret in a text: a name and a colon or an equals sign, or a name in quotes and another text.
+# As many backslashes as text in text in text has; a text of nothing else would be looked through from each of them.
 _NAMED = r"""(?ix)
-    (?: (?P<quote>\\*["']) (?:NAME) (?P=quote) \s*
-        (?: [:=]\s* | ,\s* (?: (?P=quote) value (?P=quote) \s*:\s* )? (?=[bru]?\\*["']) )
+    (?: (?P<quote>\\{0,63}["']) (?:NAME) (?P=quote) \s*
+        (?: [:=]\s* | ,\s* (?: (?P=quote) value (?P=quote) \s*:\s* )? (?=[bru]?\\{0,63}["']) )
     | (?<![\w-]) (?:NAME) \s*[:=]\s*
     ) (?=\S)"""
 _QUOTED = re.compile(r"""[bru]{0,2}(?P<quote>\\*["'])(?:.*?(?<!\\)(?P=quote)|[^\n]*)""", re.DOTALL | re.IGNORECASE)
-_BARE = re.compile(r"""(?:(?:basic|bearer|digest|token)\s+)?[^\s,;&"'<>)}\]]+""", re.IGNORECASE)
+_SCHEME = re.compile(r"""(?:basic|bearer|digest|token)\s+(?=[^\s,;&"'<>)}\]])""", re.IGNORECASE)
+_BARE = re.compile(r"""[^\s,;&"'<>)}\]]+""")
 _DATA_URL = re.compile(rf"data:[\w.+-]+/[\w.+-]+[^,\s\"']{{0,100}};base64,[\w+/=%-]{{{_LONG_DATA - 100},}}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
 _decoder = json.JSONDecoder()
@@ -346,26 +398,60 @@ def _all_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return contents
 
 
-def _end_of_value(text: str, name: re.Match[str], end_of_bare: Callable[[str, int], int]) -> int:
-    at = name.end()
-    if text[at] in "{[":
-        try:
-            return _decoder.raw_decode(text, at)[1]
-        except (ValueError, RecursionError):
-            return len(text)
-    if quoted := _QUOTED.match(text, at):
-        return quoted.end()
-    return end_of_bare(text, at) if name["quote"] is None and ":" in name.group() else _end_of_word(text, at)
+def _before(end: int, spans: Iterable[Span]) -> Iterator[Span]:
+    for span in spans:
+        if span[0] >= end:
+            return
+        yield span
 
 
-def _end_of_word(text: str, at: int) -> int:
-    match = _BARE.match(text, at)
-    return at if match is None else match.end()
+def _values(text: str, names: Iterable[re.Match[str]], *, is_said: bool) -> Iterator[Span]:
+    """Where the values of names are; what follows one that ends with the text is part of it."""
+    ends = _Ends(text)
+    for name in names:
+        end = ends.of_value(name, is_said=is_said)
+        yield name.end(), end
+        if end == len(text):
+            return
 
 
-def _end_of_line(text: str, at: int) -> int:
-    end = text.find("\n", at)
-    return len(text) if end < 0 else end
+class _Ends:
+    """Where values end, asked from the left to the right: a word or a line full of names is looked through once."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._word = self._line = 0
+
+    def of_value(self, name: re.Match[str], *, is_said: bool) -> int:
+        """The end of the value after a name."""
+        at = name.end()
+        if self._text[at] in "{[":
+            try:
+                return _decoder.raw_decode(self._text, at)[1]
+            except (ValueError, RecursionError):
+                return len(self._text)
+        if quoted := _QUOTED.match(self._text, at):
+            return quoted.end()
+        return self._of_line(at) if is_said and name["quote"] is None and ":" in name.group() else self._of_word(at)
+
+    def _of_word(self, at: int) -> int:
+        scheme = _SCHEME.match(self._text, at)
+        at = at if scheme is None else scheme.end()
+        if at >= self._word:
+            match = _BARE.match(self._text, at)
+            self._word = at if match is None else match.end()
+        return self._word
+
+    def _of_line(self, at: int) -> int:
+        if at > self._line or not self._line:
+            end = self._text.find("\n", at)
+            self._line = len(self._text) if end < 0 else end
+        return self._line
+
+
+def _is_removed(text: str, start: int, end: int) -> bool:
+    """Whether a secret stood there, with quotes around it."""
+    return end - start < _LONG_LINE and text[start:end].strip("\\\"'") == REMOVED
 
 
 def _merged(spans: Iterable[Span]) -> list[Span]:
@@ -419,11 +505,12 @@ def _beginning(text: str, what: str) -> str:
     return f"{text[:_DATA_SHOWN]}… ({what} of {len(text):,} characters)"
 
 
-def _cut(value: Any, most: int) -> Any:
-    """A value, or the beginning of its text where that is too long."""
+def _cut(value: Any, most: int, read: Any) -> Any:
+    """A value, or the beginning of its text where that is too long, and how long it was when it was read."""
     length = len(json.dumps(value))
     if length <= most:
         return value
+    length = max(length, len(json.dumps(read)))
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     note = f" … (cut: {length:,} characters of JSON)"
     room = most - len(json.dumps(note))

@@ -353,6 +353,44 @@ def test_answer_of_20_mb_is_kept_without_its_bulk():
     assert "(cut: 21,0" in found
 
 
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "given",
+    [
+        "\\" * 1_000_000,
+        "token:" * 500_000 + " the end",
+        "token: {" * 100_000,
+        'token="' + "\\" * 1_000_000,
+        [*"token=zq7 "] * 10_000,
+        [f"token=zq7 {number}" for number in range(50_000)],
+        {f"token=zq7{number}": number for number in range(50_000)},
+        list(range(500_000)),
+        [{"delta": {"content": "a word "}}] * 500_000,
+        json.dumps([{"text": "a word " * 20, "token": "zq7"}] * 100_000),
+    ],
+    ids=["backslashes", "names", "braces", "open", "letters", "texts", "keys", "numbers", "chunks", "json"],
+)
+def test_work_for_what_is_kept_does_not_grow_with_what_repeats_itself(given):
+    """Each would take minutes were it looked through from every place again, and no time-out ends a search in C."""
+    found = kept({"token": "zq7", "answer": given}, answer)
+
+    assert len(json.dumps(found)) <= Settings().capture_max_chars
+    assert "zq7" not in all_text()
+
+
+@pytest.mark.parametrize("most", [100, 1000])
+def test_what_comes_after_a_picture_or_a_long_secret_is_kept(settings, most):
+    settings.BATON = {"CAPTURE_MAX_CHARS": most, "REDACT_PATTERNS": ["sk-[a-z0-9]+"]}
+    given = ["sk-" + "a1" * 5000 + " and then?", *[{"data": PICTURE * 9}] * 3, "the end"]
+
+    found = kept(given)
+
+    assert "and then?" in json.dumps(found)
+    assert most == 100 or found[2]["data"].endswith("… (base64 of 36,864 characters)")
+    assert most == 100 or found[-1] == "the end"
+    assert "a1a1" not in all_text()
+
+
 def shout(kind: str, value: Any) -> Any:
     return {"kind": kind, "value": {**value, "text": value["text"].upper()}}
 

@@ -112,6 +112,18 @@ def test_page_of_a_step_shows_its_calls_and_nothing_of_what_they_said(viewer):
     assert EVIL not in page
 
 
+def test_no_page_names_a_call_to_who_may_not_see_them():
+    node = called_step()
+    reader = client_with("view_workflowrun", "view_workflownode")
+
+    page = text_of(reader, everything_of(node.run))
+
+    assert "$0.0022 + 1 unpriced of $2.00, $0.5000 reserved" in cells(page)
+    assert "Nobody knows whether these 1 calls were answered and paid for." in page
+    assert "lost" not in page
+    assert "Calls of language models" not in text_of(reader, page_of(node))
+
+
 def test_only_the_newest_calls_of_a_step_are_shown(viewer):
     node = WorkflowNodeFactory.create()
     start = timezone.now()

@@ -191,8 +191,8 @@ class LedgerEntryAdmin(_OfAStep):
         return display.NOTHING if entry.answer is None else display.as_stored_json(entry.answer)
 
 
-def money_of(run: WorkflowRun) -> Any:
-    """What the calls of a run took and cost, in six queries."""
+def money_of(run: WorkflowRun, *, names_calls: bool = True) -> Any:
+    """What the calls of a run took and cost, in six queries; perhaps with each of those of unknown outcome."""
     models = stats.cost_by_model(run=run)
     if not models and run.budget is None:
         return display.NOTHING
@@ -206,8 +206,8 @@ def money_of(run: WorkflowRun) -> Any:
         budget=None if run.budget is None else money.amount(run.budget, currency),
         reserved=money.amount(reserved, currency) if reserved else "",
         models=[_sums(row) | {"model": row["model"] or display.NOTHING} for row in models],
-        unknown=unknown[:_MOST_CALLS],
-        unknown_count=number(len(unknown)),
+        unknown=unknown[:_MOST_CALLS] if names_calls else [],
+        unknown_count=number(len(unknown)) if unknown else "",
     )
 
 

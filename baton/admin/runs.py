@@ -116,10 +116,9 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: WorkflowRun | None = None) -> Any:
         """What there is to see of a run; each of its calls for those who may see them."""
-        if not request.user.has_perm("baton.view_stepstat"):
-            return super().get_fieldsets(request, obj)
+        money = ("money_shown", "calls_link") if request.user.has_perm("baton.view_stepstat") else ("sums_shown",)
         return [
-            (title, {"fields": (*options["fields"], "calls_link")} if "money_shown" in options["fields"] else options)
+            (title, {"fields": money} if "money_shown" in options["fields"] else options)
             for title, options in super().get_fieldsets(request, obj)
         ]
 
@@ -362,6 +361,11 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
     def money_shown(self, run: WorkflowRun) -> Any:
         """What they took and cost."""
         return money_of(run)
+
+    @admin.display(description=_("calls of language models"))
+    def sums_shown(self, run: WorkflowRun) -> Any:
+        """The same without any single call."""
+        return money_of(run, names_calls=False)
 
     @admin.display(description=_("each of them"))
     def calls_link(self, run: WorkflowRun) -> Any:

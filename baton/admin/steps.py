@@ -81,7 +81,7 @@ class WorkflowNodeAdmin(ReadOnlyAdmin):
             (_("Result"), ["result_shown", "progress_shown"], node.has_result or bool(node.progress)),
             (_("Options"), ["timeout", "ignore_discarded", "ignore_cancelled", "options_shown", "version"], True),
         ]
-        if node.pk and _calls_of(node) != display.NOTHING:
+        if node.pk and request.user.has_perm("baton.view_stepstat") and _calls_of(node) != display.NOTHING:
             parts.insert(3, (_("Calls of language models"), ["calls_shown"], True))
         if request.user.has_perm("baton.view_debuglog"):
             parts.append((_("Debug logs"), ["debug_logs"], True))

@@ -18,6 +18,7 @@ from baton.dashboard.graph.folding import Fold
 from baton.dashboard.graph_plans import KnownPlan
 from baton.dashboard.look import Look
 from baton.dashboard.shown import ORDER, WORST_FIRST, whole
+from baton.dashboard.steps_tab import of_error
 from baton.explain.words import LINE_LENGTH, duration, first_line, number
 from baton.models import WorkflowNode
 from baton.states import StepState
@@ -82,7 +83,7 @@ def group_panel(look: Look, known: KnownPlan, index: int, face: GroupFace) -> Gr
     nodes = WorkflowNode.objects.using(look.using).of_workflow(look.run.pk).order_by()
     nodes = nodes.annotate(code=code).filter(code__isnull=False)
     cell, search = whole(look.params.get("cell")), look.params.get("child", "").replace("\0", "").strip()
-    found = _children(nodes, cell, search)
+    found = _children(look, nodes, cell, search)
     most = MOST_CHILDREN if cell is None else _MOST_OF_A_CELL
     rows = list(found.values_list("name", "state", Substr("error", 1, LINE_LENGTH))[: most + 1])
     rest = max(0, one.count - most) if cell is None and not search else max(0, len(rows) - most)
@@ -110,13 +111,13 @@ def group_panel(look: Look, known: KnownPlan, index: int, face: GroupFace) -> Gr
     )
 
 
-def _children(nodes: QuerySet[Any], cell: int | None, search: str) -> QuerySet[Any]:
+def _children(look: Look, nodes: QuerySet[Any], cell: int | None, search: str) -> QuerySet[Any]:
     if cell is not None:
         return nodes.filter(code=cell).order_by("fan_index", "id")
     whens = [When(state=state, then=Value(place)) for place, state in enumerate(WORST_FIRST)]
     worst = Case(*whens, output_field=IntegerField())
     if search:
-        matches = Q(name__icontains=search) | Q(error__icontains=search)
+        matches = Q(name__icontains=search) | of_error(look, search)
         index = whole(search)
         exact = Q(name=search)
         if index is not None:

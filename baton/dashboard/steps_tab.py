@@ -8,6 +8,8 @@ from decimal import Decimal
 from typing import Any
 
 from django.db.models import Case, F, IntegerField, Q, QuerySet, Value, When
+from django.db.models.functions import Concat, Least, StrIndex, Substr
+from django.db.models.lookups import IContains
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -17,7 +19,7 @@ from baton.dashboard.calls import costs_of
 from baton.dashboard.look import Look
 from baton.dashboard.shown import WORST_FIRST, counted, not_known, whole, writable
 from baton.explain.executions import error_class
-from baton.explain.words import between, clock, first_line, number
+from baton.explain.words import LINE_LENGTH, between, clock, first_line, number
 from baton.models import WorkflowNode
 from baton.states import StepState
 
@@ -62,7 +64,7 @@ def shown(look: Look) -> StepsTab:
     states = asked or usual
     search = look.params.get("q", "").replace("\0", "")
     limit = min(MOST, max(PAGE, whole(look.params.get("n")) or 0))
-    found = _found(nodes.filter(state__in=states), search)
+    found = _found(nodes.filter(state__in=states), search, look)
     rows = list(found[: limit + 1])
     has_more, rows = len(rows) > limit, rows[:limit]
     costs = costs_of([node.pk for node in rows], using=look.using, by="node_id") if look.known.called else {}
@@ -78,10 +80,19 @@ def shown(look: Look) -> StepsTab:
     )
 
 
-def _found(nodes: QuerySet[WorkflowNode], search: str) -> QuerySet[WorkflowNode]:
+def of_error(look: Look, text: str) -> Q:
+    """Steps with a text in their error: in as much of it as the reader may see, or searching would tell the rest."""
+    if look.may_see_values:
+        return Q(error__icontains=text)
+    # As `first_line` of baton.explain.words.
+    ends = StrIndex(Concat("error", Value("\n")), Value("\n"))
+    return Q(IContains(Substr("error", 1, Least(ends - 1, LINE_LENGTH)), text))
+
+
+def _found(nodes: QuerySet[WorkflowNode], search: str, look: Look) -> QuerySet[WorkflowNode]:
     whens = [When(state=state, then=Value(place)) for place, state in enumerate(WORST_FIRST)]
     if search:
-        nodes = nodes.filter(Q(name__icontains=search) | Q(error__icontains=search) | Q(worker__icontains=search))
+        nodes = nodes.filter(Q(name__icontains=search) | of_error(look, search) | Q(worker__icontains=search))
     # The ids follow the order of the graph, in which the children of a fan-out stand in their order.
     order = (Case(*whens, output_field=IntegerField()), F("id"))
     return nodes.order_by(*order).defer("args", "refs", "result_json", "attempt_log")

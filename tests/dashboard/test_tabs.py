@@ -100,6 +100,29 @@ def test_whatever_a_body_reports_as_its_progress_is_shown(
     assert (told["progress"] and told["progress"]["current"] / told["progress"]["total"]) == drawn
 
 
+@pytest.mark.parametrize(
+    ("permissions", "text", "is_found"),
+    [
+        ("view_workflowrun", "IS BAD", True),
+        ("view_workflowrun", "password", False),
+        ("view_workflowrun", "far", False),
+        ("view_workflowrun view_workflownode", "password", True),
+    ],
+)
+def test_search_finds_no_more_of_an_error_than_the_reader_may_see(permissions: str, text: str, is_found: bool) -> None:
+    run, error = WorkflowRunFactory.create(), "ValueError: row 17 is bad\npassword"
+    WorkflowNodeFactory.create(run=run, name="page[0]", discarded=True, error=error)
+    WorkflowNodeFactory.create(run=run, name="page[1]", discarded=True, error="x" * 300 + "far")
+    for number in range(2, 12):
+        WorkflowNodeFactory.create(run=run, name=f"page[{number}]", discarded=True, error=None)
+    reader = client_with(*permissions.split())
+
+    tab = tab_of(reader, run, "steps", q=text)
+    group = tab_of(reader, run, "graph", step="", group="twins:page[0]", child=text).group
+
+    assert [bool(tab.rows), bool(group.children)] == [is_found, is_found]
+
+
 def test_steps_say_in_a_few_words_why_they_are_where_they_are(reader: Client) -> None:
     run, later = WorkflowRunFactory.create(), timezone.now() + timedelta(hours=1)
     add = WorkflowNodeFactory.create

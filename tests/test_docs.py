@@ -83,6 +83,7 @@ def test_code_of_page_does_what_the_page_says(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, isolated_steps: None
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
 
     with Reader(tmp_path) as reader:
         for block in blocks_of(page):
@@ -135,6 +136,24 @@ True
 >>> 'type="submit" value="Save"' in page.content.decode()
 False
 """
+
+
+def test_apps_of_the_guide_to_monitoring_can_be_loaded_before_the_models_are(tmp_path: Path) -> None:
+    load = "from django.conf import settings; settings.configure(INSTALLED_APPS=['django_q', 'baton', 'shop']); "
+    (tmp_path / "shop").mkdir()
+    for block in blocks_of(DOCS / "howto/monitor.md"):
+        if block.file:
+            (tmp_path / block.file).write_text(block.text)
+        if block.file == "shop/apps.py":
+            done = subprocess.run(
+                [sys.executable, "-c", f"{load}import django; django.setup()"],
+                cwd=tmp_path,
+                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, f"{block.place}\n{done.stderr}"
 
 
 @pytest.mark.parametrize("page", pages(), ids=name_of)

@@ -48,6 +48,13 @@ _OPEN = {
 }
 """Open an account with what was spent before there was a limit."""
 
+_COUNT_ANEW = sql.Statement("""
+    UPDATE baton_budgetaccount SET spent = (
+        SELECT COALESCE(sum(cost * count), 0) FROM baton_stepstat WHERE run_id = %s AND NOT from_ledger)
+    WHERE name = %s
+""")
+"""What a run has spent, also while it had no limit. Whoever charges the account just then adds to it afterwards."""
+
 RESERVE = sql.Statement("""
     UPDATE baton_budgetaccount SET reserved = reserved + %s WHERE name = %s AND spent + reserved + %s <= %s
 """)
@@ -274,6 +281,8 @@ def change_budget(connection: BaseDatabaseWrapper, run_id: UUID, budget: Decimal
     """
     name = run_account(run_id)
     lock(connection, name, run_id=run_id)
+    # Calls that were made without a limit have charged nobody.
+    sql.execute(connection, _COUNT_ANEW, [sql.uuid_param(connection, run_id), name])
     return wake_held(connection, name, limit=budget)
 
 
@@ -336,10 +345,11 @@ def balance_of(run: WorkflowRun) -> Balance:
     using = run._state.db or get_settings().database  # noqa: SLF001 - its own alias
     name = run_account(run.pk)
     account = BudgetAccount.objects.using(using).filter(pk=name).first()
-    if account is None:
-        # No call was made under a budget of the run yet.
+    if account is None or run.budget is None:
+        # Nothing is charged where there is no limit.
         paid = StepStat.objects.using(using).filter(run=run.pk, from_ledger=False).order_by()
-        account = BudgetAccount(name=name, spent=paid.aggregate(total=Sum("cost"))["total"] or Decimal(0))
+        account = account or BudgetAccount(name=name)
+        account.spent = paid.aggregate(total=Sum("cost"))["total"] or Decimal(0)
     calls = LedgerEntry.objects.using(using).filter(run=run.pk, reserved__isnull=False, accounts__contains=name)
     sums = calls.order_by().aggregate(
         estimated=Sum("reserved", filter=Q(is_estimate=True)), unknown=Sum("reserved", filter=unknown_outcome())

@@ -489,3 +489,18 @@ def test_first_budget_counts_what_was_paid_before_it():
 
     assert run.balance().left == Decimal("0.6")
     assert PRICES["fixed"]["output"] == "1000"
+
+
+def test_budget_that_is_lifted_and_given_again_counts_what_was_paid_meanwhile():
+    run = branches(3, budget="0.1", max_cost="0.1")
+    scripted.SCRIPT[:] = [answer("0.1")] * 3
+    drain(run)
+    run.budget = None
+    run.save()
+    drain(run)
+    assert (run.balance().spent, run.balance().left) == (Decimal("0.3"), None)
+
+    run.budget = "0.35"
+    run.save()
+
+    assert run.balance().left == Decimal("0.05")

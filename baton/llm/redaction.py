@@ -450,7 +450,9 @@ class _Ends:
 
 
 def _is_removed(text: str, start: int, end: int) -> bool:
-    """Whether a secret stood there, with quotes around it."""
+    """Whether a secret stood there, with quotes around it; the value of a name is then the first word of it."""
+    if text.startswith(REMOVED, start):
+        return end <= start + len(REMOVED)
     return end - start < _LONG_LINE and text[start:end].strip("\\\"'") == REMOVED
 
 

@@ -399,6 +399,10 @@ def leak(kind: str, value: Any) -> Any:
     return Options(api_key="abc")
 
 
+def pass_on(kind: str, value: Any) -> Any:
+    return value
+
+
 def give_up(kind: str, value: Any) -> Any:
     raise ValueError(f"cannot read {value}")
 
@@ -419,6 +423,12 @@ def test_what_the_hook_returns_is_redacted_too(settings):
     settings.BATON = {"REDACT_HOOK": f"{__name__}.leak"}
 
     assert kept("hello") == {"api_key": REMOVED, "model": "gpt-5"}
+
+
+def test_what_was_taken_out_before_the_hook_is_not_taken_out_of_again(settings):
+    settings.BATON = {"REDACT_HOOK": f"{__name__}.pass_on"}
+
+    assert kept("My password=hunter2 and my token: abc.") == f"My password={REMOVED} and my token: {REMOVED}"
 
 
 @pytest.mark.parametrize("hook", [f"{__name__}.give_up", f"{__name__}.leave", f"{__name__}.missing", "no.module"])

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 from baton.engine.errors import error_message, storable_text
 from baton.exceptions import NotStorableError
-from baton.values import decode, encode
+from baton.values import MAX_DEPTH, decode, encode
 
 JSON, BYTES, CHUNKS, OBJECT, TEXT = "", "bytes", "chunks", "object", "text"
 """Kinds of answers beside the classes of pydantic models, which are named by their path."""
@@ -45,7 +48,7 @@ def write_answer(answer: Any) -> Written:
     except NotStorableError as exc:
         return _write_object(answer, exc.found)
     except Exception as exc:  # noqa: BLE001 - the answer's own code
-        return Written(text=json.dumps(_shown(answer)), kind=TEXT, problem=f"not readable: {error_message(exc)}")
+        return Written(text=_told(answer), kind=TEXT, problem=f"not readable: {error_message(exc)}")
 
 
 def write_chunks(written: Sequence[Written]) -> Written:
@@ -132,19 +135,42 @@ def _write_object(answer: Any, problem: str) -> Written:
         text = encode(_flattened(answer), what="answer")
         return Written(text=text, kind=OBJECT, given=read_answer(text, OBJECT))
     except Exception:  # noqa: BLE001 - the answer's own code
-        return Written(text=json.dumps(_shown(answer)), kind=TEXT, problem=problem)
+        return Written(text=_told(answer), kind=TEXT, problem=problem)
 
 
 def _flattened(value: Any) -> Any:
-    """The same with dicts in the place of what has attributes."""
+    """The same with dicts in the place of what is nothing but its attributes."""
     if type(value) is dict:
         return {key: _flattened(item) for key, item in value.items()}
     if type(value) in (list, tuple):
         return [_flattened(item) for item in value]
-    attributes = getattr(value, "__dict__", None)
-    if type(attributes) is not dict or isinstance(value, type) or callable(value) or is_model(value):
+    with suppress(NotStorableError):
+        encode(value)
         return value
-    return {_ATTRIBUTES: {name: _flattened(item) for name, item in attributes.items() if not name.startswith("_")}}
+    attributes = _attributes(value)
+    if attributes is None:
+        return value
+    return {_ATTRIBUTES: {name: _flattened(item) for name, item in attributes.items()}}
+
+
+def _attributes(value: Any) -> dict[str, Any] | None:
+    """What an object consists of, with its properties and what its class says; None where that is not all of it.
+
+    One that keeps something in private, or is read like a file or a list, has its words there: without them, a stored
+    answer would be worth nothing.
+    """
+    found = getattr(value, "__dict__", None)
+    if type(found) is not dict or isinstance(value, (type, BaseException, Iterable)) or callable(value):
+        return None
+    found = {**found}
+    for cls in type(value).__mro__[:-1]:
+        for name, member in vars(cls).items():
+            is_data = isinstance(member, property) or not (callable(member) or hasattr(member, "__get__"))
+            if is_data and not name.startswith("_"):
+                with suppress(Exception):
+                    found.setdefault(name, getattr(value, name))
+    is_all = not any(name.startswith("_") for name in found) and (found or type(value) is SimpleNamespace)
+    return found if is_all else None
 
 
 def _revived(value: Any) -> Any:
@@ -171,8 +197,62 @@ def _path(cls: type) -> str:
     return path if len(path) <= _MAX_PATH and storable_text(path) == path else JSON
 
 
-def _shown(answer: Any) -> str:
+def _told(answer: Any) -> str:
+    """All that people can read of an answer that nobody can give back, as JSON text: it was paid for."""
+    return json.dumps(_Telling().plain(answer))
+
+
+class _Telling:
+    """Reads any value as JSON: what JSON cannot hold as what it says of itself, and its words where that is little."""
+
+    def __init__(self) -> None:
+        self._left = 1_000_000
+        self._inside: set[int] = set()
+
+    def plain(self, value: Any) -> Any:
+        if value is None or type(value) in (str, bool) or (type(value) is float and math.isfinite(value)):
+            return value
+        self._left -= 1
+        if self._left < 0 or len(self._inside) >= MAX_DEPTH or id(value) in self._inside:
+            return "…"
+        self._inside.add(id(value))
+        try:
+            return self._parts(value)
+        except Exception:  # noqa: BLE001 - the answer's own code
+            return _said(value)
+        finally:
+            self._inside.discard(id(value))
+
+    def _parts(self, value: Any) -> Any:
+        if type(value) is int:
+            return value if value.bit_length() < _LONG_NUMBER else hex(value)
+        if isinstance(value, Mapping):
+            # Two keys may be written the same.
+            pairs = [[key if type(key) is str else _said(key), self.plain(item)] for key, item in value.items()]
+            return dict(pairs) if len(dict(pairs)) == len(pairs) else pairs
+        if isinstance(value, (list, tuple, AbstractSet)):
+            return [self.plain(item) for item in value]
+        with suppress(Exception):
+            if is_model(value):
+                return self.plain(value.model_dump())
+        words = _attributes(value) or {name: _word(value, name) for name in _WORDS if _word(value, name)}
+        return {_said(value): self.plain(words)} if words else _said(value)
+
+
+_LONG_NUMBER = 10_000
+_WORDS = ("text", "content", "data", "body")
+"""Where the answer of a client for HTTP has what was paid for."""
+
+
+def _word(value: Any, name: str) -> Any:
+    with suppress(Exception):
+        found = getattr(value, name, None)
+        return found if isinstance(found, str | bytes) else None
+    return None
+
+
+def _said(value: Any) -> str:
     try:
-        return repr(answer)
+        return repr(value)
     except Exception:  # noqa: BLE001 - the answer's own code
-        return f"<{type(answer).__name__}>"
+        return f"<{type(value).__name__}>"

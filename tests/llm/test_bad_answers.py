@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import enum
+import io
 import itertools
 import json
 import logging
@@ -12,10 +13,11 @@ import math
 import signal
 import sqlite3
 import threading
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict, UserDict, defaultdict
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
@@ -389,6 +391,98 @@ def test_answer_that_cannot_be_stored_is_paid_counted_and_named_and_never_called
     assert entries(run) == [(1, "answered")]
     totals = workflow_totals(run.id)
     assert (totals["calls"], totals["cost"], totals["unpriced"]) == (1, COST, 0)
+
+
+class Response:
+    """As the clients for HTTP give: what was paid for is kept in private, and beside it what nobody should read."""
+
+    def __init__(self) -> None:
+        self.status_code, self._content, self._headers = 200, b"paid words", {"Authorization": "Bearer sk-1"}
+
+    @property
+    def text(self) -> str:
+        return self._content.decode()
+
+
+class Slotted:
+    __slots__ = ("text",)
+
+    def __init__(self) -> None:
+        self.text = "paid words"
+
+
+class Silent:
+    def __init__(self) -> None:
+        self.text, self.held = "paid words", {1}
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+
+def without_end() -> Any:
+    inner: Any = []
+    for _ in range(100_000):
+        inner = [inner]
+    return {"text": "paid words", "deep": inner}
+
+
+class Unread(io.StringIO):
+    text = "paid words"
+
+
+WORDS: dict[str, Callable[[], Any]] = {
+    "int without end": lambda: {"text": "paid words", "n": 10**5000},
+    "depth without end": without_end,
+    "not a number": lambda: {"text": "paid words", "n": math.inf},
+    "keys that are written the same": lambda: {1: "paid words", "1": "others"},
+    "object with private parts": Response,
+    "object in a dict": lambda: {"a": [Response()]},
+    "object with slots": Slotted,
+    "object without a repr": Silent,
+    "mapping that is no dict": lambda: UserDict(text="paid words"),
+    "file": Unread,
+    "exception": lambda: ValueError("paid words"),
+    "namespace with more": lambda: SimpleNamespace(text="paid words", more=object()),
+}
+
+
+@pytest.mark.parametrize("answer", WORDS.values(), ids=WORDS)
+def test_words_of_an_answer_that_cannot_be_given_back_are_kept_and_no_secret_beside_them(answer):
+    run = did(lambda ctx: llm.call(ctx, "k", once(answer)))
+
+    assert run.state == "failed"
+    assert "It was paid for and is not called again" in run.steps["a"].error
+    ((state, text),) = LedgerEntry.objects.values_list("state", "answer")
+    assert state == "answered"
+    assert "paid words" in text
+    assert "sk-1" not in text
+
+
+class OfItsClass:
+    """What it says stands with its class."""
+
+    model, usage, text = "gpt-4o", USAGE, "hello"
+
+
+class Computed:
+    def __init__(self) -> None:
+        self.model, self.usage, self.parts = "gpt-4o", USAGE, ["hel", "lo"]
+
+    @property
+    def text(self) -> str:
+        return "".join(self.parts)
+
+    @property
+    def refused(self) -> str:
+        raise RuntimeError("a refusal has no words")
+
+
+@pytest.mark.parametrize("answer", [SimpleNamespace(text="hello"), OfItsClass(), Computed()])
+def test_object_is_given_with_all_that_it_says_at_first_and_on_a_replay(answer):
+    first, again = given_twice(answer)
+
+    assert (first.text, again.text) == ("hello", "hello")
+    assert first == again
 
 
 def test_answer_that_cannot_be_stored_is_asked_for_anew_where_a_retry_says_so():

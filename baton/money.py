@@ -22,12 +22,21 @@ def amount(value: Decimal | None, currency: str) -> str:
     """
     if value is None:
         return _("unpriced")
-    minus, size = ("-" if value < 0 else ""), value.copy_abs()
+    size = value.copy_abs()
     if 0 < size < _FINE:
-        return f"{minus}< {_in(currency, str(_FINE))}"
+        return f"{'-' if value < 0 else ''}< {_in(currency, str(_FINE))}"
     if not size:
         return _in(currency, "0")
-    return minus + _in(currency, f"{size.quantize(_FINE if size < 1 else _COARSE, ROUND_HALF_EVEN, _ENOUGH):,}")
+    return _signed(value, currency, _FINE if size < 1 else _COARSE)
+
+
+def short(value: Decimal, currency: str) -> str:
+    """An amount without the zeros that say nothing, as budgets are given: ``$12``, ``$0.50``, ``$0.0125``."""
+    if not _ENOUGH.remainder(value, Decimal(1)):
+        return _signed(value, currency, Decimal(1))
+    if not _ENOUGH.remainder(value, _COARSE):
+        return _signed(value, currency, _COARSE)
+    return amount(value, currency)
 
 
 def total(cost: Decimal | None, unpriced: int, currency: str) -> str:
@@ -45,6 +54,11 @@ def total(cost: Decimal | None, unpriced: int, currency: str) -> str:
     if cost is None:
         return lacks if unpriced else amount(Decimal(0), currency)
     return f"{amount(cost, currency)} + {lacks}" if unpriced else amount(cost, currency)
+
+
+def _signed(value: Decimal, currency: str, digits: Decimal) -> str:
+    size = value.copy_abs().quantize(digits, ROUND_HALF_EVEN, _ENOUGH)
+    return ("-" if value < 0 else "") + _in(currency, f"{size:,}")
 
 
 def _in(currency: str, number: str) -> str:

@@ -165,10 +165,10 @@ def test_page_of_a_run_begins_with_its_headline_and_leads_to_its_steps_by_state(
 
     page = text_of(viewer, page_of(run))
 
-    begins = re.search('<p class="b-headline b-discarded" data-headline>(.*?)</p>', page)
+    begins = re.search('<p class="b-headline b-discarded"[^>]*><svg.*?</svg>(.*?)</p>', page)
     assert begins is not None
     assert begins[1].startswith("<strong>parse</strong> was discarded after 2 attempts")
-    assert re.sub("</?strong>", "", begins[1]) == escape(run.headline())
+    assert re.sub("</?(strong|code)>", "", begins[1]) == escape(run.headline())
     assert 'href="?everything=1"' in page
     everything = text_of(viewer, f"{page_of(run)}?everything=1")
     steps_by_state = list_of(WorkflowNode, run__id__exact=run.pk, state__exact="discarded")
@@ -710,3 +710,12 @@ def test_pages_of_a_wide_run_take_as_many_queries_as_those_of_a_small_one(viewer
 
     assert costs(large) == costs(small)
     assert WorkflowEdge.objects.filter(node__run=large).count() == 2000
+
+
+def test_list_tells_of_a_run_of_another_year_on_which_day_it_began(viewer):
+    began = timezone.localtime().replace(year=2023, month=3, day=7)
+    WorkflowRunFactory.create(inserted_at=began)
+
+    page = text_of(viewer, list_of(WorkflowRun))
+
+    assert f'title="2023-03-07 {began:%H:%M:%S}">7 Mar 2023</time>' in page

@@ -76,7 +76,7 @@ def test_page_of_a_run_shows_what_its_calls_cost_and_what_nobody_knows(viewer):
     page = text_of(viewer, everything_of(node.run))
 
     shown = cells(page)
-    assert "$0.0022 + 1 unpriced of $2.00, $0.5000 reserved" in shown
+    assert "$0.0022 + 1 unpriced of $2, $0.50 reserved" in shown
     total = shown[shown.index("Total") :]
     assert total[1:5] == ["2", "2,000", "0", "200"]
     assert total[6:8] == ["$0.0068", "1"]

@@ -13,6 +13,8 @@ from django.contrib import admin
 from django.db.models import Model
 from django.template.loader import render_to_string
 from django.urls import reverse
+from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -74,6 +76,18 @@ def moment(value: datetime | None) -> Any:
     if value is None:
         return NOTHING
     return format_html('<time class="baton b-time" datetime="{}">{}</time>', value.isoformat(), clock(value))
+
+
+def short_moment(value: datetime) -> SafeString:
+    """The same for a column that has little room: of another day without seconds, of another year without the time."""
+    local, today = timezone.localtime(value), timezone.localdate()
+    if local.date() == today:
+        text = clock(value)
+    else:
+        text = date_format(local, "j M H:i" if local.year == today.year else "j M Y")
+    return format_html(
+        '<time class="baton b-time" datetime="{}" title="{}">{}</time>', value.isoformat(), clock(value), text
+    )
 
 
 def code(text: str) -> SafeString:

@@ -203,8 +203,8 @@ def money_of(run: WorkflowRun, *, names_calls: bool = True) -> Any:
     return display.rendered(
         "money.html",
         total=_sums(totals),
-        budget=None if run.budget is None else money.amount(run.budget, currency),
-        reserved=money.amount(reserved, currency) if reserved else "",
+        budget=None if run.budget is None else money.short(run.budget, currency),
+        reserved=money.short(reserved, currency) if reserved else "",
         models=[_sums(row) | {"model": row["model"] or display.NOTHING} for row in models],
         unknown=unknown[:_MOST_CALLS] if names_calls else [],
         unknown_count=number(len(unknown)) if unknown else "",

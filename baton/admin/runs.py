@@ -309,7 +309,7 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
         """When it was inserted, and below it by whom."""
         by = vars(run).get("admin_by", "")
         below = format_html('<span class="baton b-below">{}</span>', by) if by else ""
-        return format_html("{}{}", display.moment(run.inserted_at), below)
+        return format_html("{}{}", display.short_moment(run.inserted_at), below)
 
     @admin.display(description=_("took"))
     def took(self, run: WorkflowRun) -> Any:
@@ -328,7 +328,7 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
         shown = display.NOTHING if spent is None and not unpriced else money.amount(spent, currency)
         parts = [format_html("{}", shown)]
         if run.budget is not None:
-            of = gettext("of {budget}").format(budget=money.amount(run.budget, currency))
+            of = gettext("of {budget}").format(budget=money.short(run.budget, currency))
             parts.append(format_html('<span class="b-below">{}</span>', of))
         if unpriced:
             lacks = gettext("+ {count} unpriced").format(count=number(unpriced))

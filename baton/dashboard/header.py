@@ -31,7 +31,7 @@ class Header:
     state_label: str
     shape: str
     headline: str
-    said: list[tuple[str, bool]]
+    said: list[tuple[str, str]]
     """The headline in pieces, each with whether it is what it is about."""
     tone: str
     """The state whose colour the headline has."""

@@ -91,10 +91,10 @@ def _count(listed: int) -> str:
 
 def _left(budget: Decimal, look: Look, currency: str) -> str:
     spent, reserved = look.known.spent, look.known.reserved
-    left = money.amount(budget - spent - reserved, currency)
+    left = money.short(budget - spent - reserved, currency)
     if not reserved:
         return _("{left} left").format(left=left)
-    return _("{reserved} reserved, {left} left").format(reserved=money.amount(reserved, currency), left=left)
+    return _("{reserved} reserved, {left} left").format(reserved=money.short(reserved, currency), left=left)
 
 
 def _rows(found: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:

@@ -87,7 +87,7 @@ class Panel:
     node: WorkflowNode
     state: str
     state_label: str
-    why: list[tuple[str, bool]]
+    why: list[tuple[str, str]]
     """Why it is where it is, in pieces, each with whether it is what the sentence is about."""
     facts: list[tuple[str, str]]
     needs: list[Neighbour]

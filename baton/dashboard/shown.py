@@ -58,7 +58,7 @@ class Meter:
         """How much of a budget is spent."""
         part = min(Decimal(100), 100 * spent / budget) if budget else Decimal(100)
         tone = "red" if part >= _RED else "amber" if part >= _AMBER else "plain"
-        of = _("of {budget}").format(budget=money.amount(budget, get_settings().currency))
+        of = _("of {budget}").format(budget=money.short(budget, get_settings().currency))
         return cls(percent=f"{part:.1f}%", tone=tone, of=of)
 
 

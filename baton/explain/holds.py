@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 
 from baton import money
 from baton.conf import get_settings
-from baton.explain.words import clock, closed, paragraph
+from baton.explain.words import clock, closed, code, paragraph
 from baton.models import BudgetAccount, Hold, LedgerEntry
 from baton.models.fields import SMALLEST
 from baton.states import HoldKind
@@ -42,9 +42,9 @@ def what_is_asked(hold: Hold, *, step: str, using: str) -> str:
         asked = closed(hold.reason)
     else:
         asked = _("Nobody knows whether its call {key} was answered and paid.").format(key=f"“{key}”")
-    how = _("Call again with {pay}, or discard the step with --fail.")
+    how = _("Call again with {pay}, or discard the step with {fail}.")
     command = f"manage.py baton_resolve {str(hold.run_id)[:AN_ID]} {shlex.quote(step)}"
-    return paragraph(asked, how.format(pay=f"{command} --pay"))
+    return paragraph(asked, how.format(pay=code(f"{command} --pay"), fail=code("--fail")))
 
 
 def what_is_lacking(hold: Hold, *, using: str) -> str:
@@ -60,11 +60,11 @@ def what_is_lacking(hold: Hold, *, using: str) -> str:
         "step": _("the budget of {budget} for a step leaves {left}"),
     }
     told = texts.get(hold.account.partition(":")[0], _("the budget of {budget} for a day leaves {left}")).format(
-        budget=money.amount(most, currency), left=money.amount(left, currency)
+        budget=money.short(most, currency), left=money.short(left, currency)
     )
     if account.reserved:
         told = _("{told}, with {reserved} of it reserved").format(
-            told=told, reserved=money.amount(account.reserved, currency)
+            told=told, reserved=money.short(account.reserved, currency)
         )
     if hold.amount is None:
         return _("{told}, and nobody can tell what the call may cost.").format(told=told)
@@ -73,14 +73,17 @@ def what_is_lacking(hold: Hold, *, using: str) -> str:
     if hold.amount == SMALLEST:
         # Held before its body: what it would call is not known yet.
         return closed(told)
-    return _("{told}, and the call may cost {amount}.").format(told=told, amount=money.amount(hold.amount, currency))
+    return _("{told}, and the call may cost {amount}.").format(told=told, amount=money.short(hold.amount, currency))
 
 
 def what_to_raise(hold: Hold) -> str:
     """What lets a step go on that is held for want of money."""
     match hold.account.partition(":")[0]:
         case "run":
-            return _("Raise it: {command}").format(command=f"manage.py baton_budget {str(hold.run_id)[:AN_ID]} AMOUNT")
+            command = f"manage.py baton_budget {str(hold.run_id)[:AN_ID]} AMOUNT"
+            return _("Raise it: {command}").format(command=code(command))
         case "step":
-            return _("Raise {setting}.").format(setting="BATON['STEP_BUDGET']")
-    return _("It goes on with the next day of UTC, or where {setting} is raised.").format(setting="BATON['DAY_BUDGET']")
+            return _("Raise {setting}.").format(setting=code("BATON['STEP_BUDGET']"))
+    return _("It goes on with the next day of UTC, or where {setting} is raised.").format(
+        setting=code("BATON['DAY_BUDGET']")
+    )

@@ -34,6 +34,7 @@ from baton.explain.words import (
     between,
     clock,
     closed,
+    code,
     duration,
     first_line,
     listed,
@@ -69,8 +70,8 @@ class Headline(NamedTuple):
         return plain(self.marked)
 
     @property
-    def parts(self) -> list[tuple[str, bool]]:
-        """The same in pieces, each with whether it is what they are about."""
+    def parts(self) -> list[tuple[str, str]]:
+        """The same in pieces, each with the name of the element it is put into."""
         return parts(self.marked)
 
 
@@ -259,7 +260,9 @@ def _how_it_fell(node: WorkflowNode) -> str:
         node.attempt,
     )
     return closed(
-        text.format(step=strong(node.name), count=number(node.attempt), error=error or _("no error is known"))
+        text.format(
+            step=strong(node.name), count=number(node.attempt), error=code(error) if error else _("no error is known")
+        )
     )
 
 
@@ -358,7 +361,7 @@ def _unserved(look: _Look) -> str:
             waits.format(
                 count=number(each.count), queue=strong(each.queue), time=duration(service.untouched_seconds(each.since))
             ),
-            start.format(command=_command_for(each.queue)),
+            start.format(command=code(_command_for(each.queue))),
         )
     return ""
 

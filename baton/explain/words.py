@@ -13,9 +13,10 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _HOURS_UP_TO = 2 * _DAY
 _SENTENCE_ENDS = (".", "!", "?", "…")
 LINE_LENGTH = 300
-_STRONG, _END = "\ufdd0", "\ufdd1"
-"""Code points that no text has, for programs' own use: what stands between them is what a sentence is about."""
-_PARTS = re.compile(f"{_STRONG}([^{_END}]*){_END}")
+_STRONG, _END, _CODE = "\ufdd0", "\ufdd1", "\ufdd2"
+"""Code points that no text has, for programs' own use: they stand around what a sentence is about, and around code."""
+_PARTS = re.compile(f"([{_STRONG}{_CODE}][^{_END}]*{_END})")
+_TAGS = {_STRONG: "strong", _CODE: "code"}
 
 
 def clock(moment: datetime | None, *, now: datetime | None = None) -> str:
@@ -69,7 +70,7 @@ def first_line(text: str | None) -> str:
 
 def closed(text: str) -> str:
     """The text as the end of a sentence."""
-    return text if text.endswith(_SENTENCE_ENDS) else f"{text}."
+    return text if plain(text).endswith(_SENTENCE_ENDS) else f"{text}."
 
 
 def paragraph(*sentences: str) -> str:
@@ -82,11 +83,16 @@ def strong(text: str) -> str:
     return f"{_STRONG}{text}{_END}"
 
 
+def code(text: str) -> str:
+    """What is typed, or was said by a program, for pages that show it as such."""
+    return f"{_CODE}{text}{_END}"
+
+
 def plain(text: str) -> str:
     """The sentence as text alone."""
-    return text.replace(_STRONG, "").replace(_END, "")
+    return text.replace(_STRONG, "").replace(_CODE, "").replace(_END, "")
 
 
-def parts(text: str) -> list[tuple[str, bool]]:
-    """The sentence in pieces, each with whether it stands out."""
-    return [(plain(piece), bool(place % 2)) for place, piece in enumerate(_PARTS.split(text)) if piece]
+def parts(text: str) -> list[tuple[str, str]]:
+    """The sentence in pieces, each with the name of the element it is put into, which is empty for most."""
+    return [(plain(piece), _TAGS.get(piece[0], "")) for piece in _PARTS.split(text) if plain(piece)]

@@ -185,10 +185,10 @@ def test_what_sentences_are_about_stands_out_and_their_text_is_the_same(reader: 
     answer = page_of(reader, node)
 
     header = answer.context["page"].header
-    assert "".join(text for text, _is_strong in header.said) == header.headline == node.run.headline()
-    assert header.said[0] == ("<b>", True)
+    assert "".join(text for text, _tag in header.said) == header.headline == node.run.headline()
+    assert header.said[0] == ("<b>", "strong")
     assert "<strong>&lt;b&gt;</strong> was discarded after 3 attempts" in answer.content.decode()
-    assert "".join(text for text, _is_strong in answer.context["page"].panel.why) == node.explain()
+    assert "".join(text for text, _tag in answer.context["page"].panel.why) == node.explain()
 
 
 def test_step_that_runs_is_told_how_long_such_steps_usually_take(reader: Client) -> None:

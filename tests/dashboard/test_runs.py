@@ -136,7 +136,7 @@ class TestStrip:
         spending = strip_of().spending
 
         assert spending.total == "$0.9000"
-        assert spending.of == "of $1.00"
+        assert spending.of == "of $1"
         assert spending.unpriced == "+ 1 unpriced"
         assert (spending.percent, spending.tone) == ("90.0%", "amber")
 
@@ -220,7 +220,7 @@ class TestList:
 
         row = text(list_page(viewer).partition('id="result_list"')[2])
 
-        assert "$0.1605 of $0.5000 + 1 unpriced" in row
+        assert "$0.1605 of $0.50 + 1 unpriced" in row
         assert "maria" in row
 
     def test_a_run_without_models_has_no_cost(self, viewer: Client) -> None:

@@ -144,6 +144,23 @@ class TestAxis:
 
         assert [gap.label for gap in axis.gaps] == ["1 h 22 m"]
 
+    def test_length_of_a_gap_stands_beside_now_and_not_on_it(self) -> None:
+        axis = make_axis(0, 5000, [(0, 30)], is_open=True)
+
+        (gap,) = axis.gaps
+        assert (gap.anchor, gap.is_minor) == ("end", True)
+        assert float(gap.label_x[:-1]) < float(gap.x[:-1]) < float(axis.now[:-1])
+
+    def test_of_two_gaps_side_by_side_the_longer_one_is_labelled(self) -> None:
+        axis = make_axis(0, 5001, [(0, 30), (3030, 3031), (5000, 5001)], is_open=False)
+
+        assert sorted((gap.length, gap.label) for gap in axis.gaps) == [("32 m 49 s", ""), ("50 m 0 s", "50 m 0 s")]
+
+    def test_ticks_between_long_gaps_are_seconds_where_they_are_told_apart_by_less(self) -> None:
+        axis = make_axis(0, 500, [(0.6, 0.7)], is_open=True)
+
+        assert {tick.label for tick in axis.ticks} >= {"0.62 s", "0.64 s"}
+
     def test_a_run_that_took_no_time_has_an_axis(self) -> None:
         assert make_axis(5.0, 5.0, [], is_open=False).x(5.0) == 0
 
@@ -409,8 +426,8 @@ class TestSpend:
         assert spend is not None
         assert spend.total == "$0.2500"
         assert spend.is_unpriced
-        assert spend.budget == "budget $0.5000"
-        assert spend.label == "spent $0.2500 + 1 unpriced of $0.5000"
+        assert spend.budget == "budget $0.50"
+        assert spend.label == "spent $0.2500 + 1 unpriced of $0.50"
         assert [tread.y for tread in spend.treads] == sorted((tread.y for tread in spend.treads), reverse=True)
         assert len(spend.unpriced) == 1
         assert spend.treads[-1].y == 30

@@ -167,7 +167,7 @@ def test_call_that_costs_more_than_was_estimated_is_shown_and_holds_what_follows
 
     assert (run.balance().spent, run.balance().left) == (Decimal("1.7"), Decimal("-0.7"))
     assert run.progress["states"] == {"completed": 1, "snoozed": 1}
-    assert "the budget of €1.00 leaves -€0.7000, and the call may cost €0.5000." in run.headline()
+    assert "the budget of €1 leaves -€0.70, and the call may cost €0.50." in run.headline()
 
 
 def test_refused_call_gives_its_reservation_back_and_one_of_unknown_outcome_keeps_it():
@@ -297,7 +297,7 @@ def test_budget_of_a_step_holds_the_call_that_would_exceed_it_and_no_other_step(
     assert len(paid(run)) == 4
     told = run.steps["b0"].explain()
     assert told == (
-        "Held: the budget of €0.2000 for a step leaves €0, and the call may cost €0.1000. Raise BATON['STEP_BUDGET']."
+        "Held: the budget of €0.20 for a step leaves €0, and the call may cost €0.10. Raise BATON['STEP_BUDGET']."
     )
 
 
@@ -430,7 +430,7 @@ def test_budget_of_a_run_that_is_gone_cannot_be_saved():
 
 def test_held_step_says_what_is_lacking_and_what_to_do():
     run = held(2)
-    why = "the budget of €0.1000 leaves €0.1000, and the call may cost €1.00."
+    why = "the budget of €0.10 leaves €0.10, and the call may cost €1."
     how = f"Raise it: manage.py baton_budget {str(run.pk)[:8]} AMOUNT"
 
     assert run.steps["b0"].explain() == f"Held: {why} {how}"
@@ -450,7 +450,7 @@ def test_held_step_says_what_is_reserved_for_calls_that_may_have_been_paid():
     assert (
         run.steps["a"]
         .explain()
-        .startswith("Held: the budget of €1.00 leaves €0.4000, with €0.6000 of it reserved, and the call may cost")
+        .startswith("Held: the budget of €1 leaves €0.40, with €0.60 of it reserved, and the call may cost")
     )
 
 

@@ -64,6 +64,22 @@ def test_amount_under_one_has_four_decimals_and_a_larger_one_two(value, text):
 
 
 @pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("12.00", "$12"),
+        ("1E+3", "$1,000"),
+        ("0.5000", "$0.50"),
+        ("0.0125", "$0.0125"),
+        ("-0.70", "-$0.70"),
+        ("0", "$0"),
+    ],
+)
+def test_budget_is_told_without_zeros_that_say_nothing(value, text):
+    with localcontext(Context(prec=3)):
+        assert money.short(Decimal(value), "USD") == text
+
+
+@pytest.mark.parametrize(
     ("cost", "unpriced", "text"),
     [
         ("0.5", 0, "$0.5000"),

@@ -56,9 +56,16 @@ class Gap:
     """An idle time that is folded."""
 
     x: str
-    middle: str
     width: str
+    length: str
+    """How long it is, in words."""
     label: str
+    """The same, or empty where the label of a longer gap stands."""
+    label_x: str
+    anchor: str
+    """What of the label is there: its ``middle``, or its ``end``."""
+    is_minor: bool
+    """Whether the label is left out on a phone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +112,31 @@ class Axis:
 
     @property
     def gaps(self) -> list[Gap]:
-        """The gaps that are folded."""
-        return [
-            Gap(
+        """The gaps that are folded; where two labels would meet, the longer gap has one."""
+        found: list[Gap] = []
+        taken: list[float] = []
+        folded = [part for part in self.segments if part.is_folded]
+        for part in sorted(folded, key=lambda part: part.start - part.end):
+            length = duration(part.end - part.start)
+            place = self._middle_of_label(part)
+            is_moved = place < part.x
+            gap = Gap(
                 x=percent(part.x),
-                middle=percent(part.x + part.width / 2),
                 width=percent(part.width),
-                label=duration(part.end - part.start),
+                length=length,
+                label="" if any(abs(place - other) < _LABEL_ROOM for other in taken) else length,
+                label_x=percent(part.x - 1 if is_moved else place),
+                anchor="end" if is_moved else "middle",
+                is_minor=is_moved or any(abs(place - other) < _PHONE_ROOM for other in taken),
             )
-            for part in self.segments
-            if part.is_folded
-        ]
+            taken.append(place)
+            found.append(gap)
+        return found
+
+    def _middle_of_label(self, part: Segment) -> float:
+        """Where the label of a folded gap stands: in its middle, or before it where the label of now is there."""
+        middle = part.x + part.width / 2
+        return part.x - _LABEL_ROOM / 2 if self.now and abs(self.x(self.end) - middle) < _LABEL_ROOM else middle
 
     @property
     def ticks(self) -> list[Tick]:
@@ -123,7 +144,7 @@ class Axis:
         step, found = self._round_times()
         every = max(1, -(-len(found) // _PHONE_TICKS))
         taken = [self.x(self.end)] if self.now else []
-        taken += [part.x + part.width / 2 for part in self.segments if part.is_folded]
+        taken += [self._middle_of_label(part) for part in self.segments if part.is_folded]
         ticks = []
         for index, elapsed in enumerate(found):
             x = self.x(self.origin + elapsed)
@@ -211,7 +232,7 @@ def _label(elapsed: float, step: float, span: float) -> str:
     """A time since the beginning, as exactly as the ticks are apart."""
     if not elapsed:
         return "0"
-    if step < 1 and span < 2 * _MINUTE:
+    if step < 1 and min(elapsed, span) < 2 * _MINUTE:
         return f"{elapsed:.{_places(step)}f} s"
     if step < 1:
         places = _places(step)

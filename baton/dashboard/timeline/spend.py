@@ -67,7 +67,7 @@ def spend_of(run: WorkflowRun, axis: Axis, *, using: str) -> Spend | None:
     top = max(spent, run.budget or Decimal(0)) or Decimal(1)
     treads, ticks = _line(found, axis, top)
     total = money.total(spent if spent or not unpriced else None, unpriced, currency)
-    budget = "" if run.budget is None else money.amount(run.budget, currency)
+    budget = "" if run.budget is None else money.short(run.budget, currency)
     label = _("spent {total}").format(total=total)
     return Spend(
         treads=treads,

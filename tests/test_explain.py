@@ -315,6 +315,20 @@ def test_ready_step_whose_message_is_lost_tells_when_the_sweep_sends_it_again(se
     assert node.explain() == f"Ready since {clock(node.queued_at)}. No worker has served default for 1 h 12 m."
 
 
+def test_no_message_is_lost_while_a_worker_takes_one_step_after_the_other():
+    run = Workflow("x").add("a", steps.nothing).add("b", steps.nothing).insert()
+    claim(connection, run.steps["a"].pk, worker="host:1")
+    OrmQ.objects.all().delete()
+    node = change(run.steps["b"], queued_at=ago())
+    ready = f"Ready since {clock(node.queued_at)}"
+
+    assert node.explain() == f"{ready}, for the next free worker of default."
+    assert run.headline() == "Going well: 0 of 2 steps completed, 1 executes now."
+    change(run.steps["a"], started_at=ago())
+    assert node.explain() == f"{ready}, but its message is lost, and no sweep that sends it again has ever been seen."
+    assert run.headline().startswith("1 step is ready in queue default, but its message is lost")
+
+
 def test_broker_that_does_not_answer_is_told(settings, monkeypatch):
     node = Workflow("x").add("a", steps.nothing).insert().steps["a"]
     node = change(node, queued_at=ago())

@@ -61,11 +61,18 @@ class Service:
     """Where workers are busy with it, or have said lately that they are not."""
     sign_at: datetime | None = None
     """The last sign of life of any worker that serves it."""
+    taken_at: datetime | None = None
+    """When the newest of the steps that its workers hold was taken."""
 
     @property
     def is_full(self) -> bool:
         """True when every worker that there can be is busy."""
         return self.busy > 0 and self.busy >= len(self.hosts) * q2.workers_on_a_host(self.queue)
+
+    @property
+    def _is_taking(self) -> bool:
+        """True when a worker has taken a step a moment ago."""
+        return self.taken_at is not None and (self.now - self.taken_at).total_seconds() < get_settings().ready_seconds
 
     def why_not_taken(self, ready_since: datetime | None) -> Wait:
         """Why a step that has been ready since then is not taken."""
@@ -75,8 +82,11 @@ class Service:
         if waited < get_settings().ready_seconds:
             return Wait.BRIEF
         bells = _waiting_bells(self.queue)
+        if self.busy and bells != 0:
+            return Wait.BUSY
         if self.busy:
-            return Wait.LOST if bells == 0 else Wait.BUSY
+            # Whoever has answered a bell takes one step after the other, and few bells are rung for very many steps.
+            return Wait.BRIEF if self._is_taking else Wait.LOST
         if bells is None:
             return Wait.UNKNOWN
         if bells == 0:
@@ -95,11 +105,12 @@ def who_serves(queues: Collection[str], *, using: str, now: datetime) -> dict[st
     busy: dict[str, int] = defaultdict(int)
     hosts: dict[str, set[str]] = defaultdict(set)
     signs: dict[str, list[datetime]] = defaultdict(list)
+    taken: dict[str, list[datetime]] = defaultdict(list)
     sightings = QueueSighting.objects.using(using).filter(queue__in=queues).order_by()
     leases = WorkflowNode.objects.using(using).filter(lease_until__isnull=False, queue__in=queues).order_by()
-    signed = sightings.values_list("queue", "host", "seen_at", Value(0, output_field=IntegerField()))
-    held = leases.values_list("queue", "worker", "lease_until", Value(1, output_field=IntegerField()))
-    for queue, where, at, is_lease in signed.union(held, all=True)[:_MOST_SIGNS]:
+    signed = sightings.values_list("queue", "host", "seen_at", "seen_at", Value(0, output_field=IntegerField()))
+    held = leases.values_list("queue", "worker", "lease_until", "started_at", Value(1, output_field=IntegerField()))
+    for queue, where, at, began, is_lease in signed.union(held, all=True)[:_MOST_SIGNS]:
         if not is_lease:
             signs[queue].append(at)
             if (now - at).total_seconds() < _IDLE_HOST_SECONDS:
@@ -109,6 +120,8 @@ def who_serves(queues: Collection[str], *, using: str, now: datetime) -> dict[st
         if at > now:
             busy[queue] += 1
             hosts[queue].add(where.rpartition(":")[0])
+            if began is not None:
+                taken[queue].append(began)
     return {
         queue: Service(
             queue=queue,
@@ -117,6 +130,7 @@ def who_serves(queues: Collection[str], *, using: str, now: datetime) -> dict[st
             busy=busy[queue],
             hosts=frozenset(hosts[queue]),
             sign_at=max(signs[queue], default=None),
+            taken_at=max(taken[queue], default=None),
         )
         for queue in queues
     }

@@ -82,15 +82,13 @@ class Service:
         if waited < get_settings().ready_seconds:
             return Wait.BRIEF
         bells = _waiting_bells(self.queue)
-        if self.busy and bells != 0:
-            return Wait.BUSY
-        if self.busy:
+        if bells == 0:
             # Whoever has answered a bell takes one step after the other, and few bells are rung for very many steps.
-            return Wait.BRIEF if self._is_taking else Wait.LOST
+            return Wait.BRIEF if self.busy and self._is_taking else Wait.LOST
+        if self.busy:
+            return Wait.BUSY
         if bells is None:
             return Wait.UNKNOWN
-        if bells == 0:
-            return Wait.LOST
         return Wait.UNSERVED if self.untouched_seconds(ready_since) >= UNSERVED_SECONDS else Wait.BRIEF
 
     def untouched_seconds(self, ready_since: datetime | None) -> float:

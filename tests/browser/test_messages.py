@@ -8,6 +8,7 @@ from typing import Any
 from playwright.sync_api import Page, WebSocketRoute, expect
 
 from baton import Workflow
+from baton.dashboard.changes import STATES
 from baton.models import WorkflowRun
 from tests import steps
 from tests.browser.stories import list_of_runs, page_of
@@ -82,6 +83,23 @@ def test_failures_are_announced_together_and_not_twice_in_ten_seconds(open_page,
     server.tell(step(run, "b", "executing", 11))
     expect(page.locator("[data-graph] .b-node.b-executing")).to_have_count(1)
     expect(page.locator(".b-announcer")).to_have_text("2 steps were discarded.")
+
+
+def test_row_of_a_step_that_is_told_briefly_says_nothing_of_another_state(open_page, viewer):
+    run = Workflow("pair").add("a", steps.value).add("b", steps.value, deps=["a"]).insert()
+    page = open_page(list_of_runs(), viewer)
+    server = Server(page)
+    page.goto(page_of(run, "steps"))
+    wait_until(lambda: page.evaluate("1") and server.asked, what="a question")
+    row = page.locator("[data-steps] tr[data-step=b]")
+    expect(row).to_contain_text("waits for 1 of 1")
+    page.route("**/change/**", lambda route: route.abort())
+
+    server.tell(brief=[[run.steps["b"].pk, "b", 9, STATES.index("completed")]], is_answer=True)
+
+    expect(state_of(page, "b")).to_contain_text("completed")
+    expect(row).not_to_contain_text("waits for")
+    expect(row).not_to_contain_text("0 of 5")
 
 
 def test_after_five_failures_the_page_asks_over_http(open_page, viewer):

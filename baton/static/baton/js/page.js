@@ -94,10 +94,12 @@ function showRow(step) {
   if (!row) return;
   const part = (name) => row.querySelector(`[data-part=${name}]`);
   const badge = part("state").firstElementChild;
-  if (stateOf(badge) !== step.state) find(".b-sort-again").hidden = false;
+  const isOther = stateOf(badge) !== step.state;
+  if (isOther) find(".b-sort-again").hidden = false;
   look(badge, step.state);
   put(badge.querySelector("span"), step.label);
-  for (const name of step.is_brief ? [] : ["now", "tried", "queued", "ran"]) put(part(name), step[name]);
+  // What was said of another state is no longer true.
+  if (isOther || !step.is_brief) for (const name of ["now", "tried", "queued", "ran"]) put(part(name), step[name] ?? "");
   tickSince(part("ran"), step.started_at);
 }
 

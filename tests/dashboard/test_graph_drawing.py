@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -12,6 +13,8 @@ from django.utils.html import escape
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import baton
+from baton.dashboard.graph.cells import definition
 from baton.dashboard.graph.drawing import draw
 from baton.dashboard.graph.faces import GroupFace, StepFace
 from baton.dashboard.graph.labels import detail
@@ -49,10 +52,11 @@ def cells_of(svg, link):
         for use in group.findall("use"):
             at = (int(use.get("x", 0)), int(use.get("y", 0)))
             found = known.get(use.get("href")[1:])
-            if found is None:
-                yield use.get("href").removeprefix("#b-c-"), *at
-            else:
+            if found is not None and found.find("use") is not None:
                 yield from ((state, at[0] + x, at[1] + y) for state, x, y in inside(found))
+            else:
+                state, _, length = use.get("href").removeprefix("#b-c-").partition("-")
+                yield from ((state, at[0] + 12 * place, at[1]) for place in range(int(length or 1)))
 
     return [(state, x // 12, y // 12) for state, x, y in inside(link.find("g"))]
 
@@ -399,6 +403,17 @@ def test_markup_has_no_styles_no_scripts_and_only_ids_of_ours(graph, states, dir
         for edge in bunch:
             assert re.fullmatch(r"M\d+ \d+([vh]\d+|c[-\d ]+)+", edge.get("d"))
     assert all(identity.startswith("b-") for identity in ids)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_short_runs_are_made_of_the_shapes_that_single_cells_have(state):
+    single, run = (ET.fromstring(definition(state, length)) for length in (1, 5))
+
+    assert definition(state, 1) in (Path(baton.__file__).parent / "templates/admin/baton/icons.html").read_text()
+    assert {**single.attrib, "id": ""} == {**run.attrib, "id": ""}
+    assert [shape.tag for shape in run] == [shape.tag for shape in single for _cell in range(5)]
+    starts = [float(shape.get("x") or shape.get("d")[1:].split()[0]) for shape in run]
+    assert starts == [starts[first] + 12 * cell for first in range(0, len(starts), 5) for cell in range(5)]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 from django.utils.safestring import SafeString, mark_safe
 
+from baton.dashboard.graph.cells import definitions, in_runs, name_of
 from baton.dashboard.graph.drawing import Drawing, DrawnEdge, DrawnNode
 from baton.dashboard.graph.mosaic import CELL_PITCH, size_of
 
@@ -17,9 +18,7 @@ ID = "b-"
 _BAR = 3
 _DOT_RADIUS = 4
 _USUAL = size_of(10, 10)
-"""How big the groups are for whose texts ``graph.css`` has places: those of one row of cells."""
-_PARTS = {25: (10, 10, 5), 10: (5, 5), 5: (2, 2, 1), 2: (1, 1)}
-"""So many cells of one state side by side are written as one, which is put together from these."""
+"""How big the groups are that ``graph.css`` has the size of, and places for the texts: those of one row of cells."""
 # Among them those that turn the direction of writing round.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -63,7 +62,7 @@ def to_svg(drawing: Drawing, *, address: Address = address_of) -> SafeString:
         _opening(drawing),
         "<defs>",
         *_heads(drawing.edges),
-        *_definitions(runs),
+        *definitions(runs),
         '</defs><g class="b-edges" aria-hidden="true">',
         *_edges(drawing),
         *(
@@ -137,7 +136,8 @@ def _heads(edges: Iterable[DrawnEdge]) -> Iterator[str]:
 
 
 def _node(node: DrawnNode, address: Address, runs: dict[tuple[str, int], None], share: int) -> Iterator[str]:
-    size = f' width="{node.width}" height="{node.height}"' if node.is_group else ""
+    is_usual = not node.is_group or (node.width, node.height) == _USUAL
+    size = "" if is_usual else f' width="{node.width}" height="{node.height}"'
     yield (
         f'<a class="{_classes(node)}" id="{ID}{node.id}" href="{_text(address(node))}"'
         f' aria-label="{_text(node.label)}"{_data(node, share)} transform="translate({node.x} {node.y})">'
@@ -167,9 +167,9 @@ def _cells(node: DrawnNode, runs: dict[tuple[str, int], None]) -> Iterator[str]:
     for row, begin in enumerate(range(0, len(node.cells), node.columns)):
         y = f' y="{row * CELL_PITCH}"' if row else ""
         column = 0
-        for state, length in _in_runs(node.cells[begin : begin + node.columns]):
+        for state, length in in_runs(node.cells[begin : begin + node.columns]):
             x = f' x="{column * CELL_PITCH}"' if column else ""
-            yield f'<use href="#{_run(state, length)}"{x}{y}/>'
+            yield f'<use href="#{name_of(state, length)}"{x}{y}/>'
             runs[state, length] = None
             column += length
     if node.chosen_cell is not None:
@@ -177,34 +177,6 @@ def _cells(node: DrawnNode, runs: dict[tuple[str, int], None]) -> Iterator[str]:
         at = f'x="{column * CELL_PITCH - 2}" y="{row * CELL_PITCH - 2}"'
         yield f'<rect class="b-chosen" {at} width="14" height="14" rx="3"/>'
     yield "</g>"
-
-
-def _in_runs(cells: Iterable[str]) -> Iterator[tuple[str, int]]:
-    """Cells that follow each other in the same state, in lengths that have a definition."""
-    for state, found in groupby(cells):
-        left = len(list(found))
-        for length in (*_PARTS, 1):
-            yield from [(state, length)] * (left // length)
-            left %= length
-
-
-def _run(state: str, length: int) -> str:
-    return f"b-c-{state}" if length == 1 else f"b-c-{state}-{length}"
-
-
-def _definitions(runs: Iterable[tuple[str, int]]) -> Iterator[str]:
-    """The longer runs that a picture uses, each put together from the next shorter ones."""
-    wanted = {run for run in runs if run[1] > 1}
-    for longest in _PARTS:
-        wanted |= {
-            (state, part) for state, length in wanted if length == longest for part in _PARTS[length] if part > 1
-        }
-    for state, length in sorted(wanted):
-        at, uses = 0, ""
-        for part in _PARTS[length]:
-            uses += f'<use href="#{_run(state, part)}"' + (f' x="{at * CELL_PITCH}"' if at else "") + "/>"
-            at += part
-        yield f'<g id="{_run(state, length)}">{uses}</g>'
 
 
 def _bar(node: DrawnNode) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.core.cache import cache
 from django.core.management import call_command
 from django.db import connection, connections
 from hypothesis import HealthCheck
@@ -37,6 +38,12 @@ def _empty_broker() -> None:
 
         with redis.Redis.from_url(os.environ[REDIS_URL]) as client:
             client.flushdb()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_kept() -> None:
+    """Forget what pages keep for some seconds: every room has tests that open them."""
+    cache.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -56,7 +56,7 @@ class Manage:
         self._started: list[subprocess.Popen[str]] = []
 
     def __call__(
-        self, *arguments: str, check: bool = True, timeout: float = 60.0, **environment: Any
+        self, *arguments: str, check: bool = True, timeout: float = 120.0, **environment: Any
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end, its output captured.
 
@@ -133,7 +133,7 @@ class RealCluster:
         """Every live process of the cluster, helpers included."""
         return [process for process in psutil.process_iter() if _is_of_group(process, self.pid)]
 
-    def wait_until_ready(self, workers: int, *, timeout: float = 30.0) -> None:
+    def wait_until_ready(self, workers: int, *, timeout: float = 90.0) -> None:
         """Wait until so many workers take tasks."""
 
         def is_ready() -> bool:

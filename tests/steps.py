@@ -602,7 +602,7 @@ def log_and_die(ctx: StepContext, folder: str) -> None:
         die.function(ctx, folder)
 
 
-@step(timeout=0.2)
+@step(timeout=10)
 def log_in_hook(ctx: StepContext) -> None:
     """Has a hook that writes a line."""
 
@@ -718,7 +718,7 @@ async def hear_later(ctx: StepContext, reason: str) -> None:
     _heard[ctx.workflow_id].append((ctx.step_name, "discarded", reason))
 
 
-@step(timeout=0.2)
+@step(timeout=0.5)
 def slowly_hooked(ctx: StepContext) -> None:
     """Has a hook that never ends by itself."""
 
@@ -827,7 +827,7 @@ async def hang_async(ctx: StepContext) -> None:
     await asyncio.sleep(30)
 
 
-@step(timeout=0.1, max_attempts=2, backoff=0, retry_on=StepTimeoutError)
+@step(timeout=1, max_attempts=2, backoff=0, retry_on=StepTimeoutError)
 def hang_at_first(ctx: StepContext) -> str:
     """Take longer than it may in the first attempt."""
     if ctx.attempt == 1:

@@ -72,7 +72,7 @@ def test_async_body_may_report_ask_and_read_as_any_other():
 
     answer_bell("default")
 
-    assert run.wait(timeout=1) == "completed"
+    assert run.wait(timeout=60) == "completed"
     assert run.steps["b"].result == {"a": 3, "is_cancelled": False, "own": "NoResultError"}
     assert run.steps["b"].progress == {"current": 1, "total": 2, "message": ""}
 

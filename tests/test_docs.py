@@ -59,7 +59,7 @@ SETTINGS = {"BATON", "DATABASES", "INSTALLED_APPS", "Q_CLUSTER"}
 
 # What nothing can be run of here. Commands of manage.py in them are parsed all the same.
 LANGUAGES_FOR_EYES = {"dockerfile", "ini", "text", "yaml"}
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 CLIENTS = ("anthropic", "openai")
 
 _MANAGE = re.compile(r"manage\.py (?P<arguments>[a-z_]+( [^`\n\"]+)?)")

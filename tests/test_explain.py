@@ -349,7 +349,7 @@ def test_running_step_tells_where_and_how_old_its_heartbeat_is():
 
     said = node.explain()
 
-    assert re.fullmatch(r"Running for 1 h 12 m on host:1, attempt 1 of 5\. Its heartbeat was \d\.\d s ago\.", said)
+    assert re.fullmatch(r"Running for 1 h 12 m on host:1, attempt 1 of 5\. Its heartbeat was \d+\.\d s ago\.", said)
 
 
 def test_running_step_without_a_heartbeat_tells_when_it_is_taken_for_dead(settings):
@@ -404,7 +404,7 @@ def test_step_of_a_vanished_worker_says_so_once_it_ran_again():
     answer_bell("default")
 
     assert re.fullmatch(
-        r"Completed in attempt 2 of 5, \d\.\d s\. In attempt 1 the worker vanished\.", run.steps["a"].explain()
+        r"Completed in attempt 2 of 5, \d+\.\d s\. In attempt 1 the worker vanished\.", run.steps["a"].explain()
     )
 
 
@@ -557,7 +557,7 @@ def test_step_that_a_retry_ran_again_tells_its_earlier_executions_apart():
     claim(connection, run.steps["a"].pk, worker="host:1")
 
     assert re.fullmatch(
-        r"Running for \d\.\d s on host:1, attempt 1 of 3\. Its heartbeat was \d\.\d s ago\. "
+        r"Running for \d+\.\d s on host:1, attempt 1 of 3\. Its heartbeat was \d+\.\d s ago\. "
         r"Before its run was retried it ran 3 times\.",
         run.steps["a"].explain(),
     )

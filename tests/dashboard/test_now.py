@@ -90,7 +90,7 @@ def test_failures_are_grouped_by_what_they_failed_with() -> None:
 
     assert [(group["key"], group["count"], group["runs"]) for group in groups] == [("ConnectTimeout: ledger", "3", 3)]
     assert groups[0]["step"] == "ledger.reconcile"
-    assert re.fullmatch(r"12 m \d s ago", groups[0]["last"])
+    assert re.fullmatch(r"1\d m \d+ s ago", groups[0]["last"])
     assert len(groups[0]["bars"]) == 24
     assert sum(bar.height > 1 for bar in groups[0]["bars"]) == 1
 

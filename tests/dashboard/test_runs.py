@@ -87,7 +87,7 @@ class TestStrip:
         assert tile(strip, "executing").value == "1"
         assert tile(strip, "executing").below == "1 run goes on"
         assert tile(strip, "waiting").value == "2"
-        assert re.fullmatch(r"oldest 5 m \d s, in ocr", tile(strip, "waiting").below)
+        assert re.fullmatch(r"oldest \d+ m \d+ s, in ocr", tile(strip, "waiting").below)
 
     def test_it_counts_what_failed_in_a_day(self) -> None:
         WorkflowRunFactory.create(failed=True)
@@ -129,8 +129,9 @@ class TestStrip:
     def test_spend_is_of_the_day_and_says_what_has_no_price(self, settings) -> None:
         settings.BATON = {**settings.BATON, "DAY_BUDGET": Decimal(1)}
         node = WorkflowNodeFactory.create()
+        at = timezone.now() + timedelta(minutes=5)  # no midnight is between these calls and the look at them
         for cost, more in ((Decimal("0.90"), {}), (None, {"currency": ""}), (Decimal(5), {"from_ledger": True})):
-            StepStatFactory.create(run=node.run, node=node, cost=cost, at=timezone.now(), **more)
+            StepStatFactory.create(run=node.run, node=node, cost=cost, at=at, **more)
         StepStat.objects.filter(cost__isnull=False).update(currency="USD")
 
         spending = strip_of().spending

@@ -47,7 +47,7 @@ def test_step_starts_within_a_second_of_its_last_dependency_without_a_sweep(real
             .add("d", steps.nothing, deps=["b", "c"])
             .insert()
         )
-        assert run.wait(timeout=30) == "completed"
+        assert run.wait(timeout=60) == "completed"
         to_d = min(seconds_between(run, "b", "d"), seconds_between(run, "c", "d"))
         longest.append(max(seconds_between(run, "a", "b"), seconds_between(run, "a", "c"), to_d))
 
@@ -93,7 +93,7 @@ def test_with_every_enqueue_after_a_completion_lost_the_sweep_brings_the_workflo
 
     wait_until(lambda: sweep() and run.progress["settled"] == 4)
 
-    assert run.wait(timeout=5) == "completed"
+    assert run.wait(timeout=60) == "completed"
     assert len(steps.traces(tmp_path)) == 8
 
 
@@ -107,7 +107,7 @@ def test_step_whose_worker_was_killed_in_its_body_is_retried_and_the_workflow_se
     expire_leases(run)
     sweep()
 
-    assert run.wait(timeout=30) == "completed"
+    assert run.wait(timeout=60) == "completed"
     node = run.steps["a"]
     assert [entry["outcome"] for entry in node.attempts] == ["worker_lost", "completed"]
     assert "vanished: its lease ran out" in node.attempts[0]["error"]
@@ -127,32 +127,32 @@ def test_step_whose_worker_was_killed_in_its_last_attempt_is_discarded_and_the_w
     expire_leases(run)
     sweep()
 
-    assert run.wait(timeout=5) == "failed"
+    assert run.wait(timeout=60) == "failed"
     assert {name: str(node.state) for name, node in run.steps.items()} == {"a": "discarded", "b": "cancelled"}
 
 
 def test_step_of_a_vanished_worker_is_retried_within_the_lease_and_one_sweep(real_cluster, manage, tmp_path):
-    baton = {"LEASE_SECONDS": 0.8}
+    baton = {"LEASE_SECONDS": 2.0}
     real_cluster(baton=baton)
     manage.start("baton_sweep", "--watch", "--interval", "0.2", baton=baton)
     run = Workflow("x").add("a", steps.die.bind(str(tmp_path))).insert()
 
-    assert run.wait(timeout=30) == "completed"
+    assert run.wait(timeout=60) == "completed"
 
     lost, completed = run.steps["a"].attempts
     assert lost["outcome"] == "worker_lost"
     held = datetime.fromisoformat(lost["ended_at"]) - datetime.fromisoformat(lost["started_at"])
-    assert timedelta(seconds=0.8) <= held < timedelta(seconds=4)
+    assert timedelta(seconds=2) <= held < timedelta(seconds=20)
     assert completed["number"] == 2
 
 
 def test_slow_step_of_three_leases_is_not_taken_from_its_live_worker(real_cluster, manage, tmp_path):
-    baton = {"LEASE_SECONDS": 0.6}
+    baton = {"LEASE_SECONDS": 2.0}
     real_cluster(baton=baton)
     manage.start("baton_sweep", "--watch", "--interval", "0.1", baton=baton)
-    run = Workflow("x").add("a", steps.trace.bind(str(tmp_path), 1.8)).add("b", steps.nothing, deps=["a"]).insert()
+    run = Workflow("x").add("a", steps.trace.bind(str(tmp_path), 6.0)).add("b", steps.nothing, deps=["a"]).insert()
 
-    assert run.wait(timeout=30) == "completed"
+    assert run.wait(timeout=60) == "completed"
 
     assert run.steps["a"].attempt == 1
     assert [line["what"] for line in steps.traces(tmp_path, "a")] == ["begins", "ends"]
@@ -175,7 +175,7 @@ def test_worker_killed_between_store_and_acknowledgement_has_run_the_body_once(r
     sweep()
     OrmQ.objects.update(lock=timezone.now() - timedelta(hours=1))
 
-    assert run.wait(timeout=30) == "completed"
+    assert run.wait(timeout=60) == "completed"
     wait_until(lambda: not OrmQ.objects.exists())
     assert len(steps.traces(tmp_path, "a")) == 1
     assert run.steps["a"].attempt == 1

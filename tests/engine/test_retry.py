@@ -440,7 +440,7 @@ def test_of_two_retries_in_two_threads_one_begins_the_round_and_the_other_is_tol
     def retry_all() -> None:
         try:
             for run in WorkflowRun.objects.order_by("pk"):
-                start.wait(timeout=20)
+                start.wait(timeout=60)
                 try:
                     run.retry()
                 except RunNotSettledError:
@@ -544,7 +544,7 @@ def test_retry_waits_for_the_announcement_that_another_is_about_to_make(told):
     looked = threading.Event()
 
     def announce() -> None:
-        looked.wait(timeout=20)
+        looked.wait(timeout=60)
         Completion.objects.update(announced_at=timezone.now())
         connections.close_all()
 
@@ -710,10 +710,10 @@ def test_second_round_runs_on_real_workers_and_each_round_is_announced_once(told
         )
         runs.append(workflow.insert())
 
-    assert {run.wait(timeout=30) for run in runs} == {"failed"}
+    assert {run.wait(timeout=60) for run in runs} == {"failed"}
     for run in runs:
         run.retry()
-    assert {run.wait(timeout=30) for run in runs} == {"completed"}
+    assert {run.wait(timeout=60) for run in runs} == {"completed"}
 
     for number in range(20):
         assert (bodies(f"paid {number}"), bodies(f"fails {number}")) == ([1], [1, 1, 2])
@@ -737,7 +737,7 @@ def test_worker_that_is_still_in_a_cancelled_body_does_not_disturb_the_second_ro
     wait_until(lambda: len(steps.traces(tmp_path, "a")) == 2)
     (tmp_path / "go").touch()
 
-    assert run.wait(timeout=20) == "completed"
+    assert run.wait(timeout=60) == "completed"
     assert [entry["outcome"] for entry in run.steps["a"].attempts] == ["cancelled", "completed"]
     assert [each.outcome for each in run.completions.order_by("round")] == ["cancelled", "completed"]
 

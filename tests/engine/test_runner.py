@@ -130,7 +130,7 @@ def test_body_that_leaves_a_transaction_open_harms_no_other_step():
 
     assert steps.bodies_of(run) == ["b"]
     assert not connection.in_atomic_block
-    assert run.wait(timeout=5) in {"completed", "failed"}
+    assert run.wait(timeout=60) in {"completed", "failed"}
 
 
 @pytest.mark.django_db(transaction=True)
@@ -139,4 +139,4 @@ def test_body_that_closes_the_connection_is_settled_all_the_same():
 
     answer_bell("default")
 
-    assert run.wait(timeout=5) == "completed"
+    assert run.wait(timeout=60) == "completed"

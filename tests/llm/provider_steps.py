@@ -243,7 +243,7 @@ def asks_a_few_times(ctx: Any, url: str) -> None:
 @llm.llm_step(backoff=0)
 def asks_in_a_hurry(ctx: Any, url: str, form: str, prompt: str = "hello") -> None:
     """Give up soon."""
-    client: Any = {"chat": gpt, "messages": claude}[form](url, 0.3)
+    client: Any = {"chat": gpt, "messages": claude}[form](url, 1.0)
     forms: dict[str, Callable[[], Any]] = {
         "chat": lambda: client.chat.completions.create(model=GPT, messages=said(prompt)),
         "messages": lambda: client.messages.create(model=CLAUDE, max_tokens=99, messages=said(prompt)),

@@ -102,7 +102,7 @@ def test_on_real_workers_never_a_digit_too_much_is_paid_and_a_raise_ends_the_run
         states = inserted.progress["states"]
         return set(states) == {"completed", "snoozed"} and inserted.balance().reserved == 0
 
-    wait_until(is_still, timeout=30)
+    wait_until(is_still, timeout=120, what="the end of all calls that may be paid")
 
     spent = sum(paid(inserted))
     assert Decimal("6.3") - Decimal(at_most) < spent <= Decimal("6.3")
@@ -110,7 +110,7 @@ def test_on_real_workers_never_a_digit_too_much_is_paid_and_a_raise_ends_the_run
         assert len(paid(inserted)) == most_paid
     inserted.budget = Decimal(21)
     inserted.save()
-    assert inserted.wait(timeout=30) == "completed"
+    assert inserted.wait(timeout=60) == "completed"
     assert sum(paid(inserted)) == 20
 
 

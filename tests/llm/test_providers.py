@@ -288,7 +288,7 @@ def test_call_that_its_client_gives_up_is_marked_and_made_again(provider, form, 
 def test_call_out_of_which_its_step_is_torn_is_marked_and_its_client_works_on(provider, step, form, kind):
     # A client's first call loads much, which should not be what the time runs out in.
     drained(step, provider, form=form)
-    provider.fail(Failure(kind, seconds=20))
+    provider.fail(Failure(kind, seconds=10))
     tearing = threading.Thread(target=tear, args=(provider, 2))
     tearing.start()
 
@@ -312,7 +312,7 @@ def test_async_call_out_of_which_its_step_is_torn_is_marked(provider, step):
     drained(step, provider)
     provider.fail(Failure("delay", seconds=20))
 
-    run = drain(Workflow("w").add("a", step.bind(url=provider.url), timeout=0.8).insert())
+    run = drain(Workflow("w").add("a", step.bind(url=provider.url), timeout=2).insert())
 
     assert run.state == "completed", run.steps["a"].error
     assert [each["outcome"] for each in run.steps["a"].attempts] == ["timed_out", "completed"]

@@ -81,16 +81,16 @@ def test_installation_that_is_well_has_no_finding(
     baton = {"SWEEP_RESIDENT": True}
     real_cluster(env=env, baton=baton)
     real_cluster(queue="slow", env=env, baton=baton)
-    assert Workflow("x").add("a", steps.nothing).insert().wait(timeout=20) == "completed"
+    assert Workflow("x").add("a", steps.nothing).insert().wait(timeout=60) == "completed"
     waiting_step("default")
     waiting_step("slow")
     manage("baton_sweep", env=env, baton=baton)
 
-    said = manage("baton_doctor", "--wait", "20", env=env, baton=baton)
+    said = manage("baton_doctor", "--wait", "60", env=env, baton=baton)
 
     assert said.stdout == "Nothing is wrong.\n"
     assert set(QueueSighting.objects.values_list("queue", flat=True)) == {"default", "slow"}
-    assert all(abs(offset) < 2 for offset in QueueSighting.objects.values_list("clock_offset", flat=True))
+    assert all(abs(offset) < 10 for offset in QueueSighting.objects.values_list("clock_offset", flat=True))
 
 
 @pytest.mark.slow
@@ -102,10 +102,10 @@ def test_queue_whose_cluster_is_missing_is_named_with_the_command_that_starts_it
     waiting_step("slow")
     manage("baton_sweep")
 
-    (finding,) = doctor("--wait", "5")
+    (finding,) = doctor("--wait", "10")
 
     assert (finding["severity"], finding["id"]) == ("error", "queue-unserved")
-    assert finding["sentence"].startswith("No worker of queue 'slow' has answered within 5 s; none was ever seen. ")
+    assert finding["sentence"].startswith("No worker of queue 'slow' has answered within 10 s; none was ever seen. ")
     assert finding["fix"].endswith(": Q_CLUSTER_NAME=slow python manage.py qcluster")
 
     cluster.kill()
@@ -125,7 +125,7 @@ def test_worker_that_is_busy_with_a_long_step_counts_as_serving(
     wait_until(lambda: steps.traces(tmp_path))
     manage("baton_sweep")
 
-    assert doctor("--wait", "20") == []
+    assert doctor("--wait", "60") == []
 
 
 @pytest.mark.slow
@@ -139,7 +139,7 @@ def test_step_whose_message_was_lost_is_named_while_a_worker_has_nothing_to_do(
     WorkflowNode.objects.update(queued_at=timezone.now() - timedelta(minutes=5))
     real_cluster()
 
-    (finding,) = doctor("--wait", "20")
+    (finding,) = doctor("--wait", "60")
 
     assert (finding["severity"], finding["id"]) == ("error", "steps-stuck")
     assert finding["sentence"].startswith("1 step of queue 'default' has been ready for up to 5 m ")

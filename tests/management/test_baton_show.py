@@ -515,8 +515,8 @@ def test_follower_of_a_live_run_prints_its_changes_until_it_has_ended(manage, re
     real_cluster(workers=1)
     began = next(follower.stdout)
     (tmp_path / "go").touch()
-    rest, errors = follower.communicate(timeout=30)
-    document, _ = as_json.communicate(timeout=30)
+    rest, errors = follower.communicate(timeout=60)
+    document, _ = as_json.communicate(timeout=60)
 
     assert re.fullmatch(r"○  waits  available +ready for .+ in queue default\n", shown[-2])
     assert shown[-1] == "·  last   pending\n"
@@ -544,8 +544,8 @@ def test_follower_leaves_without_a_word_on_ctrl_c_and_when_its_reader_has_gone(m
     unread.stdout.close()
     run.cancel("enough")
 
-    assert interrupted.wait(20) == 130
-    assert unread.wait(20) == 0
+    assert interrupted.wait(60) == 130
+    assert unread.wait(60) == 0
     assert (interrupted.stderr.read(), unread.stderr.read()) == ("", "")
 
 

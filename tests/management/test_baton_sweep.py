@@ -186,7 +186,7 @@ def test_watch_sweeps_until_it_is_told_to_stop_and_stops_cleanly(manage, name):
     later = lost_step()
     wait_until(lambda: later.steps["a"].state == "available")
     process.send_signal(getattr(signal, name))
-    stdout, stderr = process.communicate(timeout=10)
+    stdout, stderr = process.communicate(timeout=60)
 
     assert process.returncode == 0
     assert [line for line in stderr.splitlines() if "whose lease ran out" not in line] == []

@@ -62,7 +62,7 @@ def test_run_lives_in_the_database_that_the_setting_names(settings):
     assert run.steps["b"].result == 2
     assert list(run.steps) == ["a", "b"]
     assert run.progress == {"total": 2, "settled": 2, "states": {"completed": 2}}
-    assert run.wait(timeout=1) == "completed"
+    assert run.wait(timeout=60) == "completed"
     assert Completion.objects.using("other").get().outcome == "completed"
     assert not WorkflowRun.objects.using("default").exists()
     assert sweep().errors == {}

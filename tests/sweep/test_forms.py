@@ -48,7 +48,7 @@ def test_resident_form_makes_pass_after_pass(manage):
         wait_until(lambda: not WorkflowNode.objects.exclude(state="available").exists())
 
     process.terminate()
-    stdout, _ = process.communicate(timeout=30)
+    stdout, _ = process.communicate(timeout=60)
 
     assert process.returncode == 0
     assert stdout.count("rescued 1, ") == 3

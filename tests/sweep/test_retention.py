@@ -583,14 +583,14 @@ def test_retry_and_retention_at_once_leave_a_whole_run_or_none(settings):
         start = threading.Barrier(2)
 
         def retry(run=run, start=start) -> None:
-            start.wait(timeout=30)
+            start.wait(timeout=60)
             try:
                 run.retry()
             except WorkflowRun.DoesNotExist:
                 return
 
         thread = in_a_thread(retry)
-        start.wait(timeout=30)
+        start.wait(timeout=60)
         assert sweep().errors == {}
         thread.join()
 

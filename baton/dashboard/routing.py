@@ -9,12 +9,20 @@ from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
 from django.conf import settings
-from django.urls import path
+from django.urls import path, re_path
 
 from baton.dashboard.consumers import RunConsumer, RunsConsumer
 
 _list: Any = RunsConsumer.as_asgi()
 _run: Any = RunConsumer.as_asgi()
+
+
+async def _refuse(_scope: Any, _receive: Any, send: Any) -> None:
+    """Refuse a socket at an address that there is not, which would be an error of the server otherwise."""
+    await send({"type": "websocket.close"})
+
+
+_nothing: Any = _refuse
 
 websocket_urlpatterns = [
     path("baton/runs/live/", _list),
@@ -34,7 +42,9 @@ def application(django_asgi: Any, more: Sequence[Any] = ()) -> Any:
     Returns:
         The ASGI application of the project.
     """
-    sockets = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter([*more, *websocket_urlpatterns])))
+    sockets = AllowedHostsOriginValidator(
+        AuthMiddlewareStack(URLRouter([*more, *websocket_urlpatterns, re_path("", _nothing)]))
+    )
 
     async def below_script_name(scope: Any, receive: Any, send: Any) -> Any:
         # Django's pages take FORCE_SCRIPT_NAME off a path that a server in front has left whole; so do these.

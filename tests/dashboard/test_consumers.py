@@ -171,6 +171,11 @@ def test_run_that_is_not_there_is_refused_like_one_that_may_not_be_seen(viewer):
     assert refused(viewer, path_of(uuid4()))
 
 
+@pytest.mark.parametrize("path", ["/", "/baton/runs/x/live/", "/baton/runs/", "/admin/"])
+def test_socket_at_no_address_is_refused_without_an_error(viewer, path):
+    assert refused(viewer, path)
+
+
 def test_page_of_another_site_is_refused(viewer, run, settings):
     settings.ALLOWED_HOSTS = ["testserver"]
 

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import User
 from django.contrib.messages import get_messages
@@ -499,6 +500,33 @@ def test_cancel_without_a_reason_says_who(operator):
     run.refresh_from_db()
     assert run.cancel_reason == f"by {User.objects.get().username}"
     assert LogEntry.objects.get().get_change_message() == "Cancelled."
+
+
+def test_cancel_with_a_reason_that_no_database_takes_is_noted_all_the_same(operator):
+    run = running_run()
+
+    answer = operator.post(
+        reverse("admin:baton_workflowrun_cancel", args=[run.pk]), {"confirmed": "yes", "reason": "a\0b"}
+    )
+
+    assert told(answer) == ["1 run was cancelled."]
+    run.refresh_from_db()
+    assert run.cancel_reason.endswith(": a\ufffdb")
+    assert LogEntry.objects.get().get_change_message() == "Cancelled: a\ufffdb."
+
+
+@pytest.mark.parametrize("chosen", ["", "7", "a\0", "x" * 36])
+@pytest.mark.parametrize("action", ["cancel_runs", "retry_runs"])
+def test_action_on_what_is_no_id_is_a_bad_request(operator, chosen, action):
+    answer = operator.post(list_of(WorkflowRun), {"action": action, ACTION_CHECKBOX_NAME: chosen, "confirmed": "yes"})
+
+    assert answer.status_code == 400
+
+
+def test_words_that_no_database_takes_find_nothing_where_a_field_completes_them(boss):
+    words = {"app_label": "baton", "model_name": "debuglog", "field_name": "run", "term": "a\0"}
+
+    assert boss.get(reverse("admin:autocomplete"), words).json()["results"] == []
 
 
 def test_cancel_of_a_settled_run_is_refused_with_the_time(operator):

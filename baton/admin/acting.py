@@ -21,6 +21,7 @@ from baton.admin import display
 from baton.conf import get_settings
 from baton.dashboard.preview import cancel_of, rerun_of
 from baton.dashboard.shown import permission_needed
+from baton.engine.errors import storable_text
 from baton.engine.retry import RetryPlan
 from baton.exceptions import BatonError, KeyInUseError, RunNotSettledError
 from baton.explain.cancels import reason_of
@@ -210,7 +211,7 @@ def _ask(model_admin: Any, request: HttpRequest, context: dict[str, Any], *, ask
 
 
 def _do_cancel(model_admin: Any, request: HttpRequest, runs: Sequence[WorkflowRun]) -> None:
-    why = request.POST.get("reason", "").strip()[:LONGEST_REASON]
+    why = storable_text(request.POST.get("reason", "").strip()[:LONGEST_REASON])
     reason = reason_of(request.user.get_username(), why)
     refused: list[str] = []
     done = 0

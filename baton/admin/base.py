@@ -100,6 +100,8 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         """Find rows by words, and by the beginning of their run's id."""
+        if "\0" in search_term:
+            return queryset.none(), False  # PostgreSQL refuses even the question
         by_id = self._by_id(search_term)
         if by_id is None:
             return super().get_search_results(request, queryset, search_term)

@@ -10,8 +10,9 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import unquote
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import BadRequest, PermissionDenied
 from django.db.models import Case, Count, F, QuerySet, When, Window
 from django.db.models.functions import Length, RowNumber
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
@@ -141,12 +142,8 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
         if from_field is not None:
             return super().get_object(request, object_id, from_field)
         if object_id not in kept:
-            try:
-                key = UUID(object_id)
-            except ValueError:
-                kept[object_id] = None
-            else:
-                kept[object_id] = with_known(self.get_queryset(request), key).first()
+            is_id = _is_id(object_id)
+            kept[object_id] = with_known(self.get_queryset(request), UUID(object_id)).first() if is_id else None
         return kept[object_id]
 
     def _get_obj_does_not_exist_redirect(self, request: HttpRequest, opts: Any, object_id: str) -> HttpResponse:
@@ -189,6 +186,8 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
         """The list; who may not act and tries is told so, not that nothing was chosen."""
         if request.POST.get("action") in self.actions and not self.has_control_permission(request):
             return self._refused(request, PermissionDenied(permission_needed("control_workflowrun")))
+        if not all(map(_is_id, request.POST.getlist(ACTION_CHECKBOX_NAME))):
+            raise BadRequest("What was chosen are no ids of runs.")
         if request.method == "GET" and self.has_view_permission(request):
             title = self.opts.verbose_name_plural.capitalize()  # type: ignore[union-attr] # a lazy text is one
             extra_context = {
@@ -380,6 +379,14 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
             for each in run.completions.order_by("round").defer("failed_steps")
         ]
         return display.joined(rows) or display.NOTHING
+
+
+def _is_id(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _badge(run: WorkflowRun) -> SafeString:

@@ -120,8 +120,10 @@ class StepContext:
             What ``fn`` returned, or had returned, as the ledger gives it back.
 
         Raises:
+            TypeError: ``fn`` is no function.
             LedgerError: It cannot be done once.
         """
+        _check_callable(key, fn)
         if self.ledger is None:
             if key not in self._done:
                 self._done[key] = fn()
@@ -130,6 +132,7 @@ class StepContext:
 
     async def aonce(self, key: str, fn: Callable[[], Any], *, on_ambiguous: str | None = None) -> Any:
         """The async twin of :meth:`once`; ``fn`` returns an awaitable."""
+        _check_callable(key, fn)
         if self.ledger is None:
             if key not in self._done:
                 self._done[key] = await fn()
@@ -145,6 +148,13 @@ class StepContext:
             message: A few words for people.
         """
         self._report(current, total, str(message))
+
+
+def _check_callable(key: object, fn: object) -> None:
+    """Refuse what is no function before anything is written of it."""
+    if not callable(fn):
+        msg = f"The effect {key!r} is given {fn!r}: give a function that does it."
+        raise TypeError(msg)
 
 
 def _message(msg: object, args: tuple[Any, ...], exc_info: Any) -> str:

@@ -29,7 +29,7 @@ from baton.llm import capture
 from baton.llm.pricing import Quote, Usage, price
 from baton.llm.recording import NO_USAGE, TOKENS, call_key, insert_stat, note_served, priced, stat_of
 from baton.llm.transience import outcome_unknown
-from baton.llm.usage import guess_provider, read_usage, usage_of_chunks
+from baton.llm.usage import guess_provider, named_model, read_usage, usage_of_chunks
 from baton.models import StepStat
 from baton.models.ledger import idempotency_key
 
@@ -270,7 +270,8 @@ class _PaidCall:
         written = write_answer(answer)
         provider = self.provider or guess_provider(answer)
         usage = read_usage(answer, provider=provider, model=self.model, at=self.began_at)
-        self._store(entry, written, usage, provider, seconds)
+        model = self.model if usage else named_model([answer]) or self.model
+        self._store(entry, written, usage, provider=provider, model=model, seconds=seconds)
         self._keep(answer, seconds)
         return self._ledger.given(entry, written)
 
@@ -279,7 +280,8 @@ class _PaidCall:
         written = write_chunks(each)
         provider = self.provider or (guess_provider(chunks[0]) if chunks else "")
         usage = usage_of_chunks(chunks, provider=provider, model=self.model, at=self.began_at)
-        self._store(entry, written, usage, provider, seconds)
+        model = self.model if usage else named_model(chunks) or self.model
+        self._store(entry, written, usage, provider=provider, model=model, seconds=seconds)
         self._spans.close()
         self._keep(chunks, seconds)
         if written.problem:
@@ -294,7 +296,9 @@ class _PaidCall:
         assert self.ledger is not None  # noqa: S101 - without one nothing is kept
         return self.ledger
 
-    def _store(self, entry: Entry, written: Written, usage: Usage | None, provider: str, seconds: float) -> None:
+    def _store(
+        self, entry: Entry, written: Written, usage: Usage | None, *, provider: str, model: str, seconds: float
+    ) -> None:
         """Write the answer with its tokens. A pricing of the project's own is asked afterwards, for it may hang."""
         ledger = self._ledger
         is_quick = _has_quick_prices()
@@ -309,7 +313,7 @@ class _PaidCall:
             once_key=call_key(entry),
             entry=entry,
             provider=provider,
-            model=self.model,
+            model=model,
             duration=seconds,
         )
         ledger.store(entry, written, cost=quote.cost, beside=lambda connection: _insert(connection, stat))

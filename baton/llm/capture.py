@@ -179,7 +179,11 @@ def entries(run_or_id: WorkflowRun | UUID | str, step: str | Enum | None = None)
         ValueError: The text is no id.
     """
     run_id = run_or_id.pk if isinstance(run_or_id, WorkflowRun) else run_or_id
-    logs = DebugLog.objects.using(get_settings().database).filter(run_id=UUID(str(run_id))).order_by("id")
+    try:
+        wanted_id = UUID(str(run_id))
+    except ValueError:
+        raise ValueError(f"run_or_id is {run_id!r}, which is no id: give a run, its id or the text of that.") from None
+    logs = DebugLog.objects.using(get_settings().database).filter(run_id=wanted_id).order_by("id")
     if step is not None:
         wanted = str(getattr(step, "value", step))
         # Text that no database stores names no step; asked for it, a database raises.

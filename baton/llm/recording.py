@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
@@ -20,7 +20,7 @@ from baton.engine.errors import storable_text
 from baton.engine.ledger import Entry, Ledger, checked_key
 from baton.engine.transactions import patiently
 from baton.llm.pricing import Quote, Usage, price
-from baton.llm.usage import read_usage
+from baton.llm.usage import named_model, read_usage
 from baton.models import LedgerEntry, StepStat
 from baton.values import decode, encode
 
@@ -44,7 +44,7 @@ _SERVE = sql.Statement(f"""
 def record_usage(
     ctx: StepContext,
     *,
-    model: str | Enum,
+    model: str | Enum | None,
     input_tokens: int,
     output_tokens: int,
     cached_input_tokens: int = 0,
@@ -58,7 +58,7 @@ def record_usage(
 
     Args:
         ctx: What the body was given.
-        model: The model's full name.
+        model: The model's full name. ``None``, as where the step has none, is recorded as not known.
         input_tokens: All of the input; what was read from a cache and written to one is part of it.
         output_tokens: All of the output, reasoning included.
         cached_input_tokens: What of the input was read from the provider's cache.
@@ -77,7 +77,7 @@ def record_usage(
     duration = _seconds(duration)
     usage = Usage(
         provider=storable_text(str(provider or "")),
-        model=storable_text(str(getattr(model, "value", model))),
+        model="" if model is None else storable_text(str(getattr(model, "value", model))),
         input_tokens=_count("input_tokens", input_tokens),
         output_tokens=_count("output_tokens", output_tokens),
         cached_input_tokens=_count("cached_input_tokens", cached_input_tokens),
@@ -102,7 +102,14 @@ def record_returned(ctx: StepContext, returned: Any) -> None:
     for number, each in enumerate(returned if isinstance(returned, list | tuple) else [returned]):
         usage = read_usage(each, model=ctx.model or "", at=at)
         quote = price(usage) if usage is not None else Quote(reason="what stood under llm_usage could not be read")
-        stat = stat_of(ledger, usage, quote, once_key=f"d:{ledger.fence}:{number}", model=ctx.model or "")
+        stat = stat_of(
+            ledger,
+            usage,
+            quote,
+            once_key=f"d:{ledger.fence}:{number}",
+            model="" if usage else named_model([each]) or ctx.model or "",
+            duration=_told_duration(each),
+        )
         ledger.besides.append(lambda connection, stat=stat: _keep(connection, stat))  # type: ignore[misc]
 
 
@@ -273,6 +280,14 @@ def _count(name: str, value: Any) -> int:
     if not 0 <= value <= MAX_TOKENS:
         raise ValueError(f"record_usage: {name} is {value!r}: give a number from 0 to 2**63 - 1.")
     return value
+
+
+def _told_duration(returned: Any) -> float | None:
+    """How long a returned usage says that the call took; nothing of it fails a step that has paid."""
+    try:
+        return _seconds(returned.get("duration")) if isinstance(returned, Mapping) else None
+    except (TypeError, ValueError):
+        return None
 
 
 def _seconds(value: Any) -> float | None:

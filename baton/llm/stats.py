@@ -242,4 +242,10 @@ def _check_aware(name: str, bound: object) -> None:
 def _id_of(workflow_id: WorkflowRun | UUID | str) -> UUID:
     if isinstance(workflow_id, WorkflowRun):
         return workflow_id.pk
-    return workflow_id if isinstance(workflow_id, UUID) else UUID(workflow_id)
+    if isinstance(workflow_id, UUID):
+        return workflow_id
+    try:
+        return UUID(workflow_id)
+    except (AttributeError, TypeError, ValueError):
+        msg = f"workflow_id is {workflow_id!r}, which is no id: give a run, its id or the text of that."
+        raise ValueError(msg) from None

@@ -128,6 +128,18 @@ def usage_of_chunks(
         return None
 
 
+def named_model(chunks: Iterable[object]) -> str:
+    """The model that an answer names, or a streamed one in its chunks; empty where it names none. Never raises."""
+    try:
+        told = _Told()
+        for chunk in chunks:
+            told.hear(chunk)
+    except Exception:
+        logger.exception("Which model gave an answer cannot be read")
+        return ""
+    return told.model
+
+
 def guess_provider(answer: object) -> str:
     """Name who gave an answer, or a chunk of one, by its class or its shape; empty where neither says. Never raises.
 

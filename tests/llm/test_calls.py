@@ -10,12 +10,13 @@ from baton.engine.gate import claim
 from baton.engine.ledger import Ledger
 from baton.engine.questions import resolve
 from baton.engine.runner import database
-from baton.llm.stats import steps_for_workflow, workflow_totals
+from baton.llm.stats import cost_by_model, steps_for_workflow, workflow_totals
 from baton.models import LedgerEntry, StepStat
 from baton.sweep import sweep
 from baton.testing import drain, perform
 from tests.clock import expire_leases
 from tests.llm import scripted
+from tests.llm.free_steps import adoes, did
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("invariants", "prices")]
 
@@ -61,6 +62,26 @@ def test_stored_answer_is_given_again_and_nothing_is_paid_twice(step):
     totals = workflow_totals(run.id)
     assert (totals["calls"], totals["cost"], totals["saved"]) == (1, COST, COST)
     assert [row["from_ledger"] for row in steps_for_workflow(run.id)] == [False, True]
+
+
+@EACH
+@pytest.mark.parametrize("usage", [{}, {"usage": {**USAGE, "input_tokens": -1}}], ids=["none", "no count"])
+def test_call_that_cannot_be_counted_counts_for_the_model_that_answered(step, usage):
+    scripted.SCRIPT[:] = [{"model": "gpt-4o-2024-08-06", **usage}]
+
+    drained(step, model="gpt-4o")
+
+    found = [(row["model"], row["calls"], row["unpriced"], row["cost"]) for row in cost_by_model()]
+    assert found == [("gpt-4o-2024-08-06", 1, 1, None)]
+
+
+@STREAMS
+def test_stream_that_says_nothing_of_its_usage_counts_for_the_model_that_answered(step):
+    scripted.SCRIPT[:] = [[{"model": "gpt-4o"}, {"text": "hello"}]]
+
+    drained(step)
+
+    assert [(row["model"], row["unpriced"]) for row in cost_by_model()] == [("gpt-4o", 1)]
 
 
 @STREAMS
@@ -354,3 +375,14 @@ def test_what_is_done_once_is_done_once_without_a_worker_too():
     scripted.SCRIPT[:] = ["sent"]
 
     assert perform(scripted.effects_twice) == ["sent", "sent"]
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["once", "aonce"])
+def test_effect_that_is_no_function_is_refused_and_nothing_is_written_of_it(is_async):
+    async def aeffect(ctx):
+        return await ctx.aonce("e", None)
+
+    run = did(aeffect, step=adoes) if is_async else did(lambda ctx: ctx.once("e", None))
+
+    assert run.steps["a"].error == "TypeError: The effect 'e' is given None: give a function that does it."
+    assert not LedgerEntry.objects.exists()

@@ -240,7 +240,7 @@ def test_entries_are_found_by_run_by_id_and_by_step():
     assert len(entries(run, "two")) == 2
     assert len(entries(run, step=Colour.RED)) == 1
     assert entries(run, step="three") == entries(uuid4()) == []
-    with pytest.raises(ValueError, match="badly formed"):
+    with pytest.raises(ValueError, match="run_or_id is 'no id', which is no id: give a run, its id"):
         entries("no id")
 
 

@@ -15,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from baton import Workflow, llm, step
-from baton.llm.stats import steps_for_workflow, workflow_totals
+from baton.llm.stats import cost_by_model, steps_for_workflow, workflow_totals
 from baton.models import StepStat
 from baton.testing import drain, perform
 from tests.llm import scripted
@@ -70,6 +70,13 @@ def test_every_count_is_kept():
     (row,) = steps_for_workflow(run.id)
     assert {name: row[name] for name in counts} == counts
     assert (row["provider"], row["duration"], row["cost"]) == ("us", 1.5, None)
+
+
+def test_model_of_a_step_that_has_none_is_not_known():
+    run = did(lambda ctx: recorded(ctx, model=ctx.model))
+
+    ((model, why),) = [(row["model"], row["unpriced_because"]) for row in steps_for_workflow(run.id)]
+    assert (model, why) == ("", "the model is not known")
 
 
 def test_usage_fills_the_call_of_its_key_whose_answer_said_nothing():
@@ -205,6 +212,21 @@ def test_returned_usage_is_recorded_once_and_no_dependent_sees_it():
     assert StepStat.objects.count() == 1
     totals = workflow_totals(run.id)
     assert (totals["calls"], totals["cost"], totals["cached_input_tokens"]) == (1, COST, 400)
+
+
+@pytest.mark.parametrize("duration", [1.5, "long", -1, float("nan")])
+def test_returned_usage_is_recorded_with_the_time_that_it_took(duration):
+    run = did(lambda ctx: {"llm_usage": {**USAGE, "duration": duration}})
+
+    (row,) = steps_for_workflow(run.id)
+    assert row["cost"] == COST
+    assert row["duration"] == (1.5 if duration == 1.5 else None)
+
+
+def test_returned_usage_that_nobody_can_read_counts_for_its_model():
+    did(lambda ctx: {"llm_usage": {**USAGE, "input_tokens": -1}})
+
+    assert [(row["model"], row["calls"], row["unpriced"]) for row in cost_by_model()] == [("gpt-4o", 1, 1)]
 
 
 @pytest.mark.parametrize(

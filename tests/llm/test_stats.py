@@ -133,8 +133,9 @@ def test_unknown_run_has_no_calls_and_no_cost():
     assert workflow_totals(uuid4()) == NOTHING
     assert steps_for_workflow(uuid4()) == []
     assert unknown_outcomes(uuid4()) == []
-    with pytest.raises(ValueError, match="badly formed"):
-        workflow_totals("no id")
+    for wrong in ("no id", "", None, 3):
+        with pytest.raises(ValueError, match=f"workflow_id is {wrong!r}, which is no id: give a run, its id"):
+            workflow_totals(wrong)  # type: ignore[arg-type]
 
 
 def test_call_without_a_price_is_counted_and_never_zero():

@@ -118,7 +118,7 @@ def test_no_page_names_a_call_to_who_may_not_see_them():
 
     page = text_of(reader, everything_of(node.run))
 
-    assert "$0.0022 + 1 unpriced of $2.00, $0.5000 reserved" in cells(page)
+    assert "$0.0022 + 1 unpriced of $2, $0.50 reserved" in cells(page)
     assert "Nobody knows whether these 1 calls were answered and paid for." in page
     assert "lost" not in page
     assert "Calls of language models" not in text_of(reader, page_of(node))

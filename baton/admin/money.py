@@ -58,7 +58,7 @@ class _OfAStep(ReadOnlyAdmin):
 class StepStatAdmin(_OfAStep):
     """Calls that were paid for, and answers that were taken from the ledger instead."""
 
-    list_display = ("called", "model_shown", "provider", "node_link", "run_link", "tokens", "cost_shown", "from_ledger")
+    list_display = ("called", "model_shown", "provider", "node_link", "run_link", "tokens", "cost_shown")
     list_filter = ("from_ledger", PriceFilter, ModelFilter, ProviderFilter, "at")
     list_defer = ("unit_prices", "context", *_NOT_SHOWN)
     fieldsets = (

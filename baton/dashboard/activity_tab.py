@@ -24,7 +24,7 @@ PAGE = 100
 _ROWS = 2_000
 """How many steps are looked through: those that changed last."""
 _KINDS = ("person", "discarded", "retryable", "snoozed", "executing", "completed", "cancelled")
-_SHAPES = {"timed_out": "discarded", "failed": "retryable", "worker_lost": "retryable"}
+_SHAPES = {"timed_out": "retryable", "failed": "retryable", "worker_lost": "retryable"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +165,8 @@ def _ended(entry: dict[str, Any], started: datetime | None, ended: datetime, fol
 
 
 def _word(outcome: str) -> str:
+    if outcome == AttemptOutcome.FAILED:
+        return str(StepState.RETRYABLE.label)
     return str(AttemptOutcome(outcome).label) if outcome in AttemptOutcome.values else outcome
 
 

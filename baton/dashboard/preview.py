@@ -98,7 +98,7 @@ def rerun_of(run: WorkflowRun, plan: RetryPlan, *, sentence: str, from_step: str
         kept = Listing(title=_("Stays as it is"), rows=kept.rows, more=kept.more)
     facts = [*_estimates(run, plan), _cost_of(run, set(plan.reruns))]
     facts.append(Fact(name=_("Attempts"), value=_("start again at 1")))
-    notes = [_("Another ending of the run follows.")]
+    notes = [_("Whoever follows the run hears of its end once more.")]
     if has_answers:
         notes.append(_("Answers of language models that are paid for are kept and not paid again."))
     return Preview(

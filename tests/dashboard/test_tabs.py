@@ -160,7 +160,7 @@ def test_activity_tells_what_happened_newest_first(reader: Client) -> None:
     assert [(each.word, each.step, each.text, each.by) for each in events] == [
         ("discarded", "load", "OSError: no", ""),
         ("executing", "load", "attempt 2 on w:1, queued 1.0 s", ""),
-        ("failed", "load", "OSError: no; again after 8.0 s", ""),
+        ("retryable", "load", "OSError: no; again after 8.0 s", ""),
         ("executing", "load", "attempt 1 on w:1, queued 1.0 s", ""),
         ("inserted", "", "1 step, 0 dependencies", "maria"),
     ]
@@ -209,7 +209,7 @@ def test_activity_is_filtered_by_kind_and_by_step(reader: Client) -> None:
 
     assert words(kind="discarded") == {("discarded", "load"), ("discarded", "store")}
     assert words(kind="person") == {("by hand", "")}
-    assert words(of="stor", kind="retryable") == {("failed", "store")}
+    assert words(of="stor", kind="retryable") == {("retryable", "store")}
     assert words(kind="nonsense") == words()
     nothing = reader.get(
         reverse("admin:baton_workflowrun_change", args=[run.pk]), {"view": "activity", "of": "<b>nowhere"}

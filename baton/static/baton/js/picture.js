@@ -45,10 +45,11 @@ function* idsIn(text) {
 
 // Names were cut for the usual fonts; in a wider one they are pressed together.
 export function squeeze(within = svg) {
-  const parts = all(".b-name:has(~ .b-time), .b-line:has(~ .b-cost)", within).map((text) => {
-    const beside = text.parentNode.querySelector(text.matches(".b-name") ? ".b-time" : ".b-cost");
-    const [mine, other] = [text, beside].map((each) => each.getBoundingClientRect());
-    return [text, (other.left - mine.left) / (mine.width * 1.04), text.getComputedTextLength()];
+  const parts = all(".b-name, .b-line", within).map((text) => {
+    const [box, side = box] = all(text.matches(".b-name") ? ".b-box, .b-time" : ".b-box, .b-cost", text.parentNode);
+    const [mine, other] = [text, side].map((each) => each.getBoundingClientRect());
+    const room = other[side === box ? "right" : "left"] - mine.left;
+    return [text, room / mine.width / 1.04, text.getComputedTextLength()];
   });
   for (const [text, part, length] of parts) {
     if (part > 0.2 && part < 1) set(text, { textLength: length * part, lengthAdjust: "spacingAndGlyphs" });

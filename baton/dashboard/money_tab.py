@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from baton import money
 from baton.dashboard.calls import Call, calls_of, saved_of
 from baton.dashboard.look import Look
-from baton.dashboard.shown import not_known, permission_needed
+from baton.dashboard.shown import admin_address, not_known, permission_needed
 from baton.explain.words import number
 from baton.llm import stats
 
@@ -78,7 +77,7 @@ def shown(look: Look) -> MoneyTab:
         more_steps=max(0, len(steps) - _MOST_ROWS),
         calls=[(each, look.address(step=each.step)) for each in calls],
         count=_count(len(calls)),
-        csv=reverse("admin:baton_workflowrun_calls", args=[run.pk]) if look.may_see_calls else "",
+        csv=admin_address("workflowrun_calls", run.pk) if look.may_see_calls else "",
         needed="" if look.may_see_calls else permission_needed("view_stepstat"),
     )
 

@@ -18,7 +18,7 @@ from django.utils.translation import ngettext
 
 from baton.dashboard.calls import Call, calls_of, cost_of
 from baton.dashboard.look import Look
-from baton.dashboard.shown import not_known, permission_name, writable
+from baton.dashboard.shown import admin_address, not_known, permission_name, writable
 from baton.dashboard.steps_tab import progress_of
 from baton.explain.executions import error_class
 from baton.explain.steps import explain_marked
@@ -149,7 +149,7 @@ def panel_of(look: Look, node: WorkflowNode) -> Panel:
         opens=_OPENS.get(str(node.state), frozenset()) | {look.params.get("whole", "")},
         needed=_needed(look, node),
         close=look.without_panel,
-        page=reverse("admin:baton_workflownode_change", args=[node.pk]),
+        page=admin_address("workflownode_change", node.pk),
         rerun=_rerun(look, node),
     )
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 from urllib.parse import urlencode
 
 from django.apps import apps
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -167,6 +167,14 @@ def _parts(states: Mapping[str, int]) -> Iterable[Part]:
         shown = max(0.4, width * scale - _GAP_PERCENT)
         yield Part(state=state, count=count, x=f"{at:.2f}%", width=f"{shown:.2f}%")
         at += width * scale
+
+
+def admin_address(name: str, *args: Any) -> str:
+    """A page of the admin; empty in a project that serves none, and shows runs in pages of its own."""
+    try:
+        return reverse(f"admin:baton_{name}", args=args)
+    except NoReverseMatch:
+        return ""
 
 
 def list_address(model: str, **lookups: str) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from django import template
-from django.urls import NoReverseMatch, reverse
 
 from baton.dashboard import changes as live
 from baton.dashboard.graph_tab import taste_of
 from baton.dashboard.page import run_page
+from baton.dashboard.shown import admin_address
 from baton.models import WorkflowRun
 
 register = template.Library()
@@ -43,13 +43,6 @@ def baton_run(context: template.Context, run: WorkflowRun, *, changes: str = "",
     return {
         "page": page,
         "is_embedded": True,
-        "changes_url": changes or (_of_admin(run) if user.is_staff else ""),
+        "changes_url": changes or (admin_address("workflowrun_changes", run.pk) if user.is_staff else ""),
         "socket_path": socket or (live.run_socket(run.pk) if user.is_staff else ""),
     }
-
-
-def _of_admin(run: WorkflowRun) -> str:
-    try:
-        return reverse("admin:baton_workflowrun_changes", args=[run.pk])
-    except NoReverseMatch:
-        return ""

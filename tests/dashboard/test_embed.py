@@ -21,6 +21,7 @@ from baton.dashboard.routing import application
 from baton.models import WorkflowRun
 from baton.testing import drain
 from tests import steps
+from tests.factories import StepStatFactory
 from tests.people import client_of, user_with
 
 pytestmark = pytest.mark.django_db
@@ -76,6 +77,20 @@ def test_tag_shows_the_tab_and_the_step_of_the_address() -> None:
 @pytest.mark.parametrize("view", ["graph", "steps", "timeline", "activity"])
 def test_no_tab_leads_into_the_admin(view: str) -> None:
     assert "/admin/" not in rendered(running_run(), user_with("view_workflowrun", is_staff=False), view=view, step="")
+
+
+@pytest.mark.parametrize("view", ["graph", "steps", "timeline", "money", "activity"])
+@pytest.mark.parametrize("is_staff", [True, False])
+def test_project_need_not_serve_the_admin(view: str, is_staff: bool) -> None:
+    run = drain(running_run())
+    StepStatFactory.create(node=run.steps["a"])
+    permissions = ("view_workflowrun", "view_workflownode", "view_stepstat", "view_debuglog")
+
+    with override_settings(ROOT_URLCONF="run_pages.urls"):
+        shown = rendered(run, user_with(*permissions, is_staff=is_staff), view=view, step="a")
+
+    assert 'data-changes=""' in shown
+    assert 'data-panel data-step="a"' in shown
 
 
 def test_tag_shows_nothing_to_who_may_not_look() -> None:

@@ -48,6 +48,8 @@ class StepsTab:
     """How many of how many are shown, in words."""
     has_costs: bool
     search: str
+    states: str
+    """Those that somebody chose, as the address has them."""
     more: str
     """The address of the page with a hundred more rows; empty where there are none."""
     is_filtered: bool
@@ -60,9 +62,10 @@ def shown(look: Look) -> StepsTab:
     counts = look.known.states
     present = [state for state in WORST_FIRST if counts.get(state)]
     asked = [state for state in look.params.get("states", "").split(",") if state in StepState.values]
-    usual = [state for state in present if state != "completed"] or present
-    states = asked or usual
     search = look.params.get("q", "").replace("\0", "")
+    # What somebody looks for by name may have completed.
+    usual = [state for state in present if search or state != "completed"] or present
+    states = asked or usual
     limit = min(MOST, max(PAGE, whole(look.params.get("n")) or 0))
     found = _found(nodes.filter(state__in=states), search, look)
     rows = list(found[: limit + 1])
@@ -74,6 +77,7 @@ def shown(look: Look) -> StepsTab:
         shown=_shown(len(rows), look.known.steps, present),
         has_costs=look.known.called,
         search=search,
+        states=",".join(asked),
         more=look.address(n=str(limit + PAGE)) if has_more and limit < MOST else "",
         is_filtered=bool(asked or search),
         clear=look.address(states="", q="", n=""),

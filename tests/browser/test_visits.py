@@ -106,3 +106,45 @@ def test_letters_lead_to_tabs_and_failed_steps_until_they_are_turned_off(open_pa
     page.keyboard.press("Escape")
     page.keyboard.press("t")
     expect(page.locator("[data-timeline]")).to_be_visible()
+
+
+def test_steps_and_what_happened_are_searched_with_and_without_scripts(open_page, viewer):
+    run = ingest(20)
+    for has_scripts in (True, False):
+        page = open_page(page_of(run, "steps"), viewer, java_script_enabled=has_scripts)
+        page.get_by_placeholder("Name, error or worker").fill("page[1")
+        page.keyboard.press("Enter")
+        expect(page.locator("[data-steps] tbody tr")).to_have_count(11)
+        expect(page.get_by_placeholder("Name, error or worker")).to_have_value("page[1")
+        assert "csrf" not in page.url
+        page.locator(".b-chip.b-completed").click()
+        expect(page.get_by_text("No steps match.")).to_be_visible()
+        page.get_by_placeholder("Name, error or worker").fill("")
+        page.get_by_role("button", name="Search").click()
+        expect(page.locator("[data-steps] tbody a")).to_have_text(["merge"])
+
+        page.locator("[data-tab=activity]").click()
+        page.get_by_placeholder("Name of a step").fill("list")
+        page.get_by_role("button", name="Search").click()
+        expect(page.locator(".b-events a").first).to_have_text("list")
+        expect(page.locator(".b-events").get_by_text("page[")).to_have_count(0)
+
+        page.goto(page_of(run))
+        page.locator(".b-node[data-members] .b-name").click()
+        page.get_by_placeholder("number or text").fill("17")
+        page.keyboard.press("Enter")
+        expect(page.locator(".b-panel .b-rows a")).to_have_text(["page[17]"])
+
+
+def test_keys_of_the_graph_are_told_and_closed_by_a_button(open_page, viewer):
+    page = open_page(page_of(brief()), viewer)
+    page.locator("[data-keys]").click()
+    keys = page.get_by_role("dialog", name="Keys of the graph")
+    expect(keys).to_be_visible()
+
+    keys.get_by_role("button", name="Close").click()
+
+    expect(keys).to_be_hidden()
+    expect(page.locator("#b-graph")).to_be_visible()
+    page.locator("#b-graph [tabindex='0']").press("?")
+    expect(keys).to_be_visible()

@@ -9,7 +9,7 @@ import { word } from "./words.js";
 const [WIDTH, HEIGHT] = [200, 52]; // of a step, as graph.css has it
 
 const { box, svg } = camera;
-const [follow, tip, label] = ["follow", "tip", "cell-label"].map((name) => find(`[data-${name}]`));
+const [follow, tip, label, keys] = ["follow", "tip", "cell-label", "keys-dialog"].map((name) => find(`[data-${name}]`));
 let current = null; // the one node that Tab reaches
 let cell = null; // where the keys are in its cells
 let hovered = null;
@@ -176,7 +176,7 @@ box.addEventListener("focusout", () => {
 
 root.addEventListener("click", ({ target }) => {
   camera.zooms[target.closest("[data-zoom]")?.dataset.zoom]?.();
-  if (target.closest("[data-keys]")) find("[data-keys-dialog]").showModal();
+  if (target.closest(".b-help, .b-shut")) keys[keys.open ? "close" : "showModal"]();
 });
 follow.addEventListener("change", () => {
   const running = find(".b-node.b-executing");

@@ -368,11 +368,14 @@ class _Rules:
 
 
 # What stands before a secret in a text: a name and a colon or an equals sign, or a name in quotes and another text.
+# In a URL also Google's "key", a word that elsewhere says nothing, and what stands before a host.
 # As many backslashes as text in text in text has; a text of nothing else would be looked through from each of them.
 _NAMED = r"""(?ix)
     (?: (?P<quote>\\{0,63}["']) (?:NAME) (?P=quote) \s*
         (?: [:=]\s* | ,\s* (?: (?P=quote) value (?P=quote) \s*:\s* )? (?=[bru]?\\{0,63}["']) )
     | (?<![\w-]) (?:NAME) \s*[:=]\s*
+    | [?&]key=
+    | ://[^\s/?:@]*:(?=[^\s/?@]+@)
     ) (?=\S)"""
 _QUOTED = re.compile(r"""[bru]{0,2}(?P<quote>\\*["'])(?:.*?(?<!\\)(?P=quote)|[^\n]*)""", re.DOTALL | re.IGNORECASE)
 _SCHEME = re.compile(r"""(?:basic|bearer|digest|token)\s+(?=[^\s,;&"'<>)}\]])""", re.IGNORECASE)

@@ -523,6 +523,35 @@ def test_action_on_what_is_no_id_is_a_bad_request(operator, chosen, action):
     assert answer.status_code == 400
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("model", "lookup", "value"),
+    [
+        (WorkflowRun, "inserted_at__year", "0"),
+        (WorkflowRun, "inserted_at__year", "9" * 20),
+        (WorkflowRun, "state__exact", "\0"),
+        (WorkflowRun, "key", "\0"),
+        (WorkflowNode, "name__in", "a,\0"),
+        (DebugLog, "provider", "\0"),
+    ],
+)
+def test_filter_that_nothing_can_pass_is_taken_off_or_finds_nothing(boss, model, lookup, value):
+    WorkflowNodeFactory.create()
+
+    answer = boss.get(list_of(model, **{lookup: value}))
+
+    if answer.status_code == 302:
+        assert answer.url == f"{list_of(model)}?e=1"
+        assert boss.get(answer.url).status_code == 200
+    else:
+        assert not answer.context["cl"].result_count
+
+
+@pytest.mark.parametrize("lookup", ["name__regex", "name__iregex", "key__regex"])
+def test_nobody_looks_by_a_regular_expression(boss, lookup):
+    assert boss.get(list_of(WorkflowRun, **{lookup: "(a+)+$"})).status_code == 400
+
+
 def test_words_that_no_database_takes_find_nothing_where_a_field_completes_them(boss):
     words = {"app_label": "baton", "model_name": "debuglog", "field_name": "run", "term": "a\0"}
 

@@ -5,7 +5,7 @@ import { find } from "./dom.js";
 const FACTOR = 1.25;
 const [LEAST, MOST, READABLE] = [0.25, 2, 0.75];
 const TALLEST = 0.86; // of the window
-const between = (low, value, high) => Math.min(high, Math.max(low, value));
+export const between = (low, value, high) => Math.min(high, Math.max(low, value));
 
 export const box = find("[data-graph]");
 export const svg = find("#b-graph");

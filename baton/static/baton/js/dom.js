@@ -11,6 +11,7 @@ export const all = (selector, within = root) => [...within.querySelectorAll(sele
 export const tell = (name, detail) => root.dispatchEvent(new CustomEvent(`baton:${name}`, { detail }));
 export const on = (name, act) => root.addEventListener(`baton:${name}`, ({ detail }) => act(detail));
 
+export const rowOf = (name) => `tr[data-step="${CSS.escape(name)}"]`;
 export const hasModifier = ({ altKey, ctrlKey, metaKey }) => altKey || ctrlKey || metaKey;
 
 // What a key stands for, of the buttons and boxes above a tab.

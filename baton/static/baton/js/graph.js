@@ -87,7 +87,7 @@ function paint(node, step) {
   const { current: done, total } = step.progress ?? {};
   const isKnown = total > 0;
   bar?.classList.toggle("b-moving", !isKnown);
-  bar?.setAttribute("width", (WIDTH - 4) * (isKnown ? Math.min(1, Math.max(0, done / total)) : 0.4));
+  bar?.setAttribute("width", (WIDTH - 4) * (isKnown ? camera.between(0, done / total, 1) : 0.4));
 }
 
 // The pointer ---

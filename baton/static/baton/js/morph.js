@@ -4,8 +4,7 @@ const KEPT = ["hidden", "open"]; // the reader's and the scripts'
 
 // The page at an address, to take pieces from.
 export async function fetchPage(address, signal, more) {
-  const headers = { Accept: "text/html", ...more };
-  const answer = await fetch(address, { redirect: "manual", signal, headers });
+  const answer = await fetch(address, { redirect: "manual", signal, headers: { Accept: "text/html", ...more } });
   if (!answer.ok || !answer.headers.get("Content-Type")?.startsWith("text/html")) throw new Error("There is no such page.");
   return parsed(await answer.text());
 }
@@ -24,7 +23,10 @@ export function morph(old, fresh) {
     if (value === null) old.removeAttribute(name);
     else old.setAttribute(name, value);
   }
-  const twins = pairs(old, fresh);
+  // Each new child with the old one that it is, if there is one; the others are removed.
+  const olds = Map.groupBy(old.childNodes, key);
+  const twins = [...fresh.childNodes].map((child) => [olds.get(key(child))?.shift(), child]);
+  for (const node of [...olds.values()].flat()) if (!isOwn(node)) node.remove();
   let place = old.firstChild;
   for (const [twin, child] of twins) {
     if (!twin) old.insertBefore(document.importNode(child, true), place);
@@ -38,13 +40,5 @@ export function morph(old, fresh) {
 
 // What scripts have made or write into stays theirs.
 const isOwn = (node) => node.dataset?.own !== undefined;
-
-// Each new child with the old one that it is, if there is one; the others are removed.
-function pairs(old, fresh) {
-  const olds = Map.groupBy(old.childNodes, key);
-  const found = [...fresh.childNodes].map((child) => [olds.get(key(child))?.shift(), child]);
-  for (const node of [...olds.values()].flat()) if (!isOwn(node)) node.remove();
-  return found;
-}
 
 const key = ({ nodeName, id, dataset }) => [nodeName, id, dataset?.step, dataset?.key].join("#");

@@ -1,6 +1,6 @@
 // A run's page, kept up to date by messages. Nothing the reader holds moves: scroll, selection, focus, open sections.
 
-import { all, find, look, on, put, root, STATES, stateOf, tell, tickSince } from "./dom.js";
+import { all, find, look, on, put, root, rowOf, STATES, stateOf, tell, tickSince } from "./dom.js";
 import { follow, POLL_SECONDS } from "./live.js";
 import { morph, parsed } from "./morph.js";
 import { renew } from "./visit.js";
@@ -90,7 +90,7 @@ function showTitle() {
 }
 
 function showRow(step) {
-  const row = find(`[data-steps] tr[data-step="${CSS.escape(step.name)}"]`);
+  const row = find(rowOf(step.name));
   if (!row) return;
   const part = (name) => row.querySelector(`[data-part=${name}]`);
   const badge = part("state").firstElementChild;

@@ -1,6 +1,6 @@
 // The page as the server has it: asked for again, or under another address.
 
-import { all, find, hasModifier, root, tell } from "./dom.js";
+import { all, find, hasModifier, root, rowOf, tell } from "./dom.js";
 import { fetchPage, morph } from "./morph.js";
 
 // How soon, and how many times as long as an answer takes: fifty open pages are to cost less than a core.
@@ -81,7 +81,7 @@ async function load(address) {
 
 // Rows of the table of steps stay where they are until the reader chooses.
 function take(fresh, isChosen) {
-  const rows = isChosen ? [] : all("tr[data-step]").map((row) => `tr[data-step="${CSS.escape(row.dataset.step)}"]`);
+  const rows = isChosen ? [] : all("tr[data-step]").map((row) => rowOf(row.dataset.step));
   const parts = [".b-head", ".b-headline", ".b-facts", ".b-tabs", ...rows, rows.length ? ".b-panel" : ".b-columns", ".object-tools"];
   for (const part of parts) {
     const [old, made] = [document, fresh].map((page) => page.querySelector(part));
@@ -111,7 +111,7 @@ document.addEventListener("click", async (event) => {
   const address = new URL(link.getAttribute("href"), location.href);
   const view = address.searchParams.get("view") ?? "graph";
   const isOfTab = address.pathname === location.pathname && view === root.dataset.view;
-  const isQuestion = link.dataset.asks !== undefined;
+  const isQuestion = link.matches("[data-asks]");
   if (!isQuestion && !(isOfTab && root.contains(link))) return;
   event.preventDefault();
   if (isQuestion) (await import("./dialog.js")).ask(address);

@@ -43,7 +43,7 @@ def panel_of(client: Client, node: WorkflowNode, **words: str) -> Any:
 
 def opened(page: str) -> set[str]:
     """The titles of the sections that are open."""
-    return set(re.findall(r"<details open><summary>([A-Z][A-Za-z ]+[a-z])", page))
+    return set(re.findall(r'<details data-key="[a-z]+" open><summary>([A-Z][A-Za-z ]+[a-z])', page))
 
 
 def execution(

@@ -124,3 +124,15 @@ def test_a_long_chain_leads_to_the_right_where_the_page_is_wide(open_page, viewe
     expect(page.locator("#b-graph.b-right")).to_be_visible()
     page.get_by_role("link", name="Down").click()
     expect(page.locator("#b-graph.b-down")).to_be_visible()
+
+
+def test_names_stay_within_their_boxes_in_whatever_font(open_page, viewer):
+    # Of the widest letters, and as long as it is not shortened where nothing stands beside it.
+    run = Workflow("wide").add("WWWWWWWWWWWWWWWWWWWWW", steps.value).insert()
+
+    page = open_page(page_of(run), viewer)
+
+    node = page.locator(".b-node[data-step]").first
+    node.locator(".b-name[textLength]").wait_for()
+    name, around = (node.locator(part).bounding_box() for part in (".b-name", ".b-box"))
+    assert name["x"] + name["width"] <= around["x"] + around["width"]

@@ -7,7 +7,8 @@ from decimal import Decimal
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.db import DatabaseError
+from django.db import DatabaseError, OperationalError
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
 from baton import Workflow
@@ -21,6 +22,10 @@ from tests.utils import wait_until
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("invariants", "prices")]
 
 EACH = pytest.mark.parametrize("step", [scripted.asks, scripted.aasks], ids=["call", "acall"])
+
+
+class RefusedError(Exception):
+    status_code = 429
 
 
 def answer(cost: str | Decimal) -> dict[str, object]:
@@ -171,9 +176,6 @@ def test_call_that_costs_more_than_was_estimated_is_shown_and_holds_what_follows
 
 
 def test_refused_call_gives_its_reservation_back_and_one_of_unknown_outcome_keeps_it():
-    class RefusedError(Exception):
-        status_code = 429
-
     scripted.SCRIPT[:] = [RefusedError("slow down"), TimeoutError("no answer"), answer("0.4")]
 
     run = one(budget="1", model="fixed", max_cost="0.5")
@@ -192,6 +194,46 @@ def test_late_answer_takes_its_reservation_s_place():
     run = one(budget="1", model="fixed", max_cost="0.5")
 
     assert run.state == "completed"
+    assert (run.balance().spent, run.balance().reserved) == (Decimal("0.2"), Decimal(0))
+
+
+def is_answered() -> object:
+    return answer("0.2")
+
+
+def is_answered_late() -> object:
+    LedgerEntry.objects.update(state="ambiguous")
+    return answer("0.2")
+
+
+def is_refused() -> object:
+    scripted.SCRIPT.append(answer("0.2"))
+    raise RefusedError("slow down")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("amount", ["0.5", None])
+@pytest.mark.parametrize("outcome", [is_answered, is_answered_late, is_refused])
+def test_outcome_whose_commit_is_done_though_the_worker_is_told_otherwise_is_charged_once(monkeypatch, outcome, amount):
+    commit, breaks = BaseDatabaseWrapper.commit, []
+
+    def call():
+        breaks.append(OperationalError("the connection broke behind the commit"))
+        return outcome()
+
+    def commit_and_break(wrapper):
+        commit(wrapper)
+        if breaks:
+            raise breaks.pop()
+
+    monkeypatch.setattr(BaseDatabaseWrapper, "commit", commit_and_break)
+    scripted.SCRIPT[:] = [call]
+
+    run = one(budget="1", model="fixed", max_cost=amount)
+
+    assert run.state == "completed"
+    assert not breaks
+    assert paid(run) == [Decimal("0.2")]
     assert (run.balance().spent, run.balance().reserved) == (Decimal("0.2"), Decimal(0))
 
 

@@ -98,7 +98,6 @@ function showRow(step) {
   if (isOther) find(".b-sort-again").hidden = false;
   look(badge, step.state);
   put(badge.querySelector("span"), step.label);
-  // Else it would tell of another state.
   if (isOther || !step.is_brief) for (const name of ["now", "tried", "queued", "ran"]) put(part(name), step[name] ?? "");
   tickSince(part("ran"), step.started_at);
 }

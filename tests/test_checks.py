@@ -483,6 +483,22 @@ def test_e016_the_broker_class_cannot_be_imported(set_cluster, path, reason):
     ]
 
 
+def test_e016_redis_is_the_broker_where_none_is_named_and_needs_its_client(settings, monkeypatch):
+    settings.BATON = {"SWEEP_SCHEDULE": True}
+    del settings.Q_CLUSTER
+    assert findings() == []
+
+    monkeypatch.setitem(sys.modules, "redis", None)
+
+    assert findings() == [
+        Error(
+            "The broker of django-q2 is Redis, as it is where Q_CLUSTER names none, and no client of it is installed.",
+            hint="Set Q_CLUSTER['orm'] to the alias of Baton's database, or install 'baton-workflows[redis]'.",
+            id="baton.E016",
+        )
+    ]
+
+
 def test_a_broker_class_that_can_be_imported_is_left_alone(set_cluster):
     set_cluster(broker_class="collections.OrderedDict", orm=None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -50,7 +51,12 @@ def check_cluster_of_this_process(**kwargs: Any) -> Iterator[CheckMessage]:
 
 
 @register(TAG)
-def check_broker_class(**kwargs: Any) -> Iterator[CheckMessage]:
+def check_brokers_can_be_imported(**kwargs: Any) -> Iterator[CheckMessage]:
+    for problem, hint in _missing_brokers():
+        yield Error(problem, hint=hint, id="baton.E016")
+
+
+def _missing_brokers() -> Iterator[tuple[str, str]]:
     for cluster in clusters():
         path = cluster.get("broker_class")
         if not path or not cluster.decides("broker_class"):
@@ -58,11 +64,15 @@ def check_broker_class(**kwargs: Any) -> Iterator[CheckMessage]:
         try:
             import_string(path)
         except Exception as exc:  # noqa: BLE001 - whatever a foreign module raises is what is reported
-            yield Error(
+            yield (
                 f"{cluster.place('broker_class')} is {shown(path)}, which cannot be imported: {exc}",
-                hint="Give the dotted path of a broker class.",
-                id="baton.E016",
+                "Give the dotted path of a broker class.",
             )
+    if clusters()[0].broker == "redis" and find_spec("redis") is None:
+        yield (
+            "The broker of django-q2 is Redis, as it is where Q_CLUSTER names none, and no client of it is installed.",
+            "Set Q_CLUSTER['orm'] to the alias of Baton's database, or install 'baton-workflows[redis]'.",
+        )
 
 
 @register(TAG)

@@ -17,6 +17,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
@@ -464,6 +465,16 @@ def test_a_failure_picks_its_requests_by_prompt_model_and_order(provider: FakePr
 
 
 # As a server
+
+
+def test_a_port_that_is_taken_is_said_in_a_line(provider: FakeProvider) -> None:
+    port = urlsplit(provider.url).port
+    command = [sys.executable, "-m", "fake_llm", "--port", str(port)]
+
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"port {port} cannot be used (" in done.stderr.splitlines()[-1]
 
 
 def test_the_provider_runs_and_is_told_what_to_do_as_a_process_of_its_own() -> None:

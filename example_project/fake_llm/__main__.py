@@ -23,9 +23,13 @@ def main() -> None:
     # Blocked before any thread starts, so that none but sigwait gets them.
     stops = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, stops)
-    with FakeProvider(
-        prices=options.prices, delay=options.delay, honours_keys=options.honours_keys, port=options.port
-    ) as provider:
+    try:
+        provider = FakeProvider(
+            prices=options.prices, delay=options.delay, honours_keys=options.honours_keys, port=options.port
+        )
+    except (OSError, OverflowError) as problem:
+        parser.error(f"port {options.port} cannot be used ({problem}). Give another, or none for a free one.")
+    with provider:
         print(provider.url, flush=True)
         signal.sigwait(stops)
 

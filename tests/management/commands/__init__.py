@@ -1,0 +1,1 @@
+"""Commands that the suite has in place of others."""

@@ -697,7 +697,7 @@ def test_a_killed_demo_leaves_nothing_either(play: Any) -> None:
     started.popen.kill()
 
     started.popen.communicate()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while started.left_behind() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert started.left_behind() == []

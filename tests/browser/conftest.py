@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 OpenPage = Callable[..., "Page"]
 
+PATIENCE_MILLISECONDS = 60_000
+"""How long a page may take on a machine that has much else to do."""
+
 VIEWS = ("view_workflowrun", "view_workflownode", "view_completion", "view_queuesighting", "view_stepstat")
 
 
@@ -40,8 +43,9 @@ def browser(_daphne: Daphne) -> Iterator[Browser]:
     binary = chromium.found()
     if binary is None:
         pytest.skip(chromium.REMEDY)
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE_MILLISECONDS)
     with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
         launched = playwright.chromium.launch(executable_path=binary, args=[*chromium.FLAGS])
@@ -68,7 +72,7 @@ class Windows:
         key = json.dumps(options, sort_keys=True)
         if key not in self._contexts:
             self._contexts[key] = self._browser.new_context(base_url=self._url, **options)
-            self._contexts[key].set_default_timeout(20_000)
+            self._contexts[key].set_default_timeout(PATIENCE_MILLISECONDS)
         context = self._contexts[key]
         context.clear_cookies()
         if session:

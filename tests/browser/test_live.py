@@ -10,7 +10,7 @@ from tests import steps
 from tests.browser.conftest import layers
 from tests.browser.stories import list_of_runs, page_of, perform
 
-LONG = 30_000
+LONG = 60_000
 
 
 def chain(*names: str):

@@ -13,7 +13,7 @@ from tests.browser.inspection import assert_no_wider_than, inspect, inspect_at_i
 from tests.browser.stories import EVIL, TABS, brief, evil, failed, ingest, list_of_runs, now, page_of, vast
 from tests.people import user_with
 
-LONG = 30_000
+LONG = 60_000
 
 
 def test_every_tab_of_a_run_is_for_everybody(open_page, boss, problems):

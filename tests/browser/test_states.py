@@ -14,7 +14,7 @@ from tests import steps
 from tests.browser.inspection import inspect
 from tests.browser.stories import brief, failed, list_of_runs, now, page_of, perform
 
-LONG = 30_000
+LONG = 60_000
 POLL = 5_000
 
 

@@ -8,7 +8,7 @@ from baton import Workflow
 from tests import steps
 from tests.browser.stories import brief, failed, ingest, page_of, perform
 
-LONG = 30_000
+LONG = 60_000
 
 
 def test_panels_open_without_loading_the_page_and_back_leads_back(open_page, viewer):

@@ -26,7 +26,8 @@ AT_HAND = "--suites-at-hand"
 
 NO_TESTS_COLLECTED = 5
 
-BROWSER = "tests/browser"
+BROWSER = ("tests/browser",)
+FAULTS = ("tests/faults", "tests/races")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Suite:
     """Which tests belong to it, as pytest's `-m` has it."""
     servers: tuple[str, ...] = ()
     """The variables that name what it runs on."""
-    folder: str = "tests"
+    folders: tuple[str, ...] = ("tests",)
     """Where its tests are."""
 
 
@@ -55,12 +56,12 @@ class Check:
 LANES: tuple[tuple[Suite | Check, ...], ...] = (
     (
         Suite("SQLite", "sqlite", "orm", "not once and not browser"),
-        Suite("PostgreSQL, faults", "postgres", "orm", "faults and not once", (DATABASE_URL,)),
+        Suite("PostgreSQL, faults", "postgres", "orm", "faults and not once", (DATABASE_URL,), FAULTS),
     ),
     (Suite("PostgreSQL", "postgres", "orm", "not once and not browser and not faults", (DATABASE_URL,)),),
     (
         Suite("PostgreSQL, Redis broker", "postgres", "redis", "broker and not browser", (DATABASE_URL, REDIS_URL)),
-        Suite("Chromium", "sqlite", "orm", "browser", folder=BROWSER),
+        Suite("Chromium", "sqlite", "orm", "browser", folders=BROWSER),
         Suite(
             "Chromium, PostgreSQL, Redis", "postgres", "redis", "browser and broker", (DATABASE_URL, REDIS_URL), BROWSER
         ),
@@ -186,15 +187,15 @@ def _has_servers(each: Suite | Check) -> bool:
 def _is_meant(each: Suite | Check, arguments: Sequence[str]) -> bool:
     """False for the browsers' suites where the run is narrowed to files that are none of theirs."""
     files = [argument for argument in arguments if ".py" in argument]
-    return getattr(each, "folder", "") != BROWSER or not files or any(BROWSER in file for file in files)
+    return getattr(each, "folders", ()) != BROWSER or not files or any(BROWSER[0] in file for file in files)
 
 
 def _program(each: Suite | Check, report: Path, arguments: Sequence[str]) -> Program:
     if isinstance(each, Check):
         return Program(["make", "--no-print-directory", each.title])
     command = [sys.executable, "-m", "pytest", f"--junitxml={report}", "-m", each.marks]
-    command += arguments or [each.folder]
-    if each.folder == BROWSER:
+    command += arguments or each.folders
+    if each.folders == BROWSER:
         command = [sys.executable, "-m", "scripts.chromium", *command]
     return Program(command, {"BATON_TEST_DB": each.database, "BATON_TEST_BROKER": each.broker})
 

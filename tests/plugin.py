@@ -38,19 +38,35 @@ _ONCE = (
     "tests/dashboard/test_graph_folding",
     "tests/dashboard/test_graph_layout",
     "tests/dashboard/test_graph_properties",
+    "tests/dashboard/test_scripts",
+    "tests/dashboard/test_styles",
+    "tests/llm/test_pricing",
     "tests/llm/test_transience",
     "tests/llm/test_usage",
     "tests/scripts/",
+    "tests/test_benchmark_report.py",
+    "tests/test_conf.py",
     "tests/test_databases.py",
     "tests/test_docs.py",
     "tests/test_example_project.py",
     "tests/test_fake_llm.py",
+    "tests/test_features.py",
     "tests/test_graph.py",
+    "tests/test_interpreter.py",
+    "tests/test_package.py",
     "tests/test_processes.py",
     "tests/test_references.py",
+    "tests/test_registry.py",
     "tests/test_values.py",
 )
 """What has nothing to do with a database, or as much with the one as with the other, and takes its time."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave files unread that have no test for the broker: reading them all takes longer than those few tests."""
+    if not config.option.markexpr.startswith("broker") or not collection_path.name.startswith("test_"):
+        return None
+    return True if "mark.broker" not in collection_path.read_text() else None
 
 
 @pytest.hookimpl(wrapper=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
@@ -13,10 +14,12 @@ from threading import RLock
 from typing import Any, Protocol
 
 from django.core.signals import setting_changed
+from django.db import connections, transaction
 from django.utils.module_loading import import_string
 
 from baton.conf import MAX_AMOUNT, get_settings, shown
 from baton.engine.errors import error_message, storable_text
+from baton.engine.ledger import in_event_loop
 from baton.models.fields import as_money, as_units
 
 logger = logging.getLogger("baton.llm")
@@ -160,7 +163,8 @@ def _answer_of(pricing: Pricing, path: str, usage: Usage) -> Quote:
         quote = pricing.quote(usage)
         who, found = quote.source, quote.cost
     else:
-        who, found = path, pricing.cost(usage)
+        with _apart():
+            who, found = path, pricing.cost(usage)
         quote = Quote(source=path, reason="" if found is not None else f"no price for model {usage.model!r}")
     if found is None:
         return quote
@@ -169,6 +173,17 @@ def _answer_of(pricing: Pricing, path: str, usage: Usage) -> Quote:
         _tell_once(path, None, reason, kind=fault)
         return replace(quote, cost=None, reason=reason)
     return replace(quote, cost=as_money(as_units(found)))
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Let a query of the project's that fails undo nothing else, where a body has a transaction open."""
+    with ExitStack() as opened:
+        # In an event loop nobody queries.
+        for connection in [] if in_event_loop() else connections.all(initialized_only=True):
+            if connection.in_atomic_block and not connection.needs_rollback:
+                opened.enter_context(transaction.atomic(using=connection.alias))
+        yield
 
 
 def _fault_of_amount(found: object) -> str:

@@ -23,7 +23,7 @@ from uuid import uuid4
 
 import pydantic
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from fake_llm import PRICES, Failure, FakeProvider
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -694,6 +694,14 @@ class Unmade(_Pricing):
         raise RuntimeError("no prices at all")
 
 
+class Asking(_Pricing):
+    """Asks a table that is not there, of which PostgreSQL tells the rest of a transaction."""
+
+    def cost(self, usage: Any) -> Any:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT price FROM nowhere")
+
+
 class Knowing(_Pricing):
     answer = Decimal("0.123456789012")
 
@@ -721,6 +729,20 @@ def test_bad_price_leaves_the_answer_stored_its_tokens_counted_and_the_call_unpr
     totals = workflow_totals(run.id)
     assert (totals["calls"], totals["unpriced"], totals["cost"], totals["input_tokens"]) == (1, 1, None, 1000)
     assert why in steps_for_workflow(run.id)[0]["unpriced_because"]
+
+
+def test_query_of_a_price_that_fails_undoes_nothing_of_the_body_s_transaction(settings):
+    settings.BATON = {**settings.BATON, "PRICING": f"{__name__}.Asking"}
+
+    def body(ctx: Any) -> int:
+        with transaction.atomic():
+            llm.record_usage(ctx, model="gpt-4o", input_tokens=1, output_tokens=1)
+            return WorkflowRun.objects.count()
+
+    run = did(body, max_attempts=1)
+
+    assert (run.state, run.steps["a"].result) == ("completed", 1), run.steps["a"].error
+    assert (workflow_totals(run.id)["calls"], workflow_totals(run.id)["unpriced"]) == (1, 1)
 
 
 def test_price_of_the_project_s_own_is_exact(settings):

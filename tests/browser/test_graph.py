@@ -128,11 +128,13 @@ def test_a_long_chain_leads_to_the_right_where_the_page_is_wide(open_page, viewe
 
 def test_names_stay_within_their_boxes_in_whatever_font(open_page, viewer):
     # Of the widest letters, and as long as it is not shortened where nothing stands beside it.
-    run = Workflow("wide").add("WWWWWWWWWWWWWWWWWWWWW", steps.value).insert()
+    name = "W" * 21
+    run = Workflow("wide").add("first", steps.value).add(name, steps.value, deps=["first"]).insert()
 
     page = open_page(page_of(run), viewer)
 
-    node = page.locator(".b-node[data-step]").first
+    node = page.locator(f".b-node[data-step={name}]")
+    expect(node.locator(".b-time")).to_have_count(0)
     node.locator(".b-name[textLength]").wait_for()
-    name, around = (node.locator(part).bounding_box() for part in (".b-name", ".b-box"))
-    assert name["x"] + name["width"] <= around["x"] + around["width"]
+    text, around = (node.locator(part).bounding_box() for part in (".b-name", ".b-box"))
+    assert text["x"] + text["width"] <= around["x"] + around["width"]

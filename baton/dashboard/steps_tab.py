@@ -131,13 +131,13 @@ def tried_of(node: WorkflowNode) -> str:
 
 
 def times_of(node: WorkflowNode) -> tuple[str, str]:
-    """How long it waited for a worker and how long it has run, in words; a dash where it has not."""
+    """How long it waited for a worker and how long it has run, in words; nothing where it has not."""
     has_run = node.started_at is not None and node.state in ("executing", "completed", "discarded", "cancelled")
     if not has_run:
-        return not_known(), not_known()
+        return "", ""
     queued = node.queued_at is not None and node.started_at is not None and node.started_at >= node.queued_at
     ran = between(node.started_at, node.settled_at or timezone.now())
-    return (between(node.queued_at, node.started_at) if queued else not_known()), ran
+    return (between(node.queued_at, node.started_at) if queued else ""), ran
 
 
 def now_of(node: WorkflowNode) -> str:

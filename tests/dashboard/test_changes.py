@@ -140,6 +140,13 @@ def test_executing_step_tells_since_when_and_how_far_it_is():
     assert step["now"] == "on w:1, 3 of 4"
 
 
+def test_step_that_never_ran_is_told_no_time(run):
+    step = of_step(changes_since(run, LONG_AGO), "b")
+
+    # The picture of the graph shows what stands here, too.
+    assert (step["queued"], step["ran"]) == ("", "")
+
+
 def test_number_of_queries_does_not_depend_on_the_number_of_changes():
     def counted(many: int) -> int:
         run = WorkflowRunFactory.create()

@@ -39,6 +39,7 @@ from channels.auth import get_user
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings as django_settings
+from django.db.models import Model
 from django.utils import translation
 
 from baton.conf import get_settings
@@ -145,7 +146,7 @@ class _LiveConsumer(AsyncWebsocketConsumer):
     async def _still_may_look(self) -> bool:
         session = self.scope.get("session")
         if session is None:  # somebody's own middleware, which knows users and no sessions
-            return await self._may_look()
+            return await database_sync_to_async(lambda: self.may_look(_as_stored(self.scope.get("user"))))()
         fresh = await database_sync_to_async(lambda: session.__class__(session.session_key))()
         user: Any = await get_user({"session": fresh})  # type: ignore[typeddict-item]
         return await database_sync_to_async(self.may_look)(user)
@@ -248,6 +249,13 @@ class _Counts:
 
 
 _counts_of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Counts] = WeakKeyDictionary()
+
+
+def _as_stored(user: Any) -> Any:
+    """The user as the database has them now: an object remembers its permissions."""
+    if not isinstance(user, Model) or user.pk is None:
+        return user
+    return user.__class__._default_manager.filter(pk=user.pk).first()  # noqa: SLF001 - Django's own name
 
 
 def _question(text: str | None) -> datetime:

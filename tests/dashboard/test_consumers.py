@@ -14,6 +14,7 @@ from uuid import uuid4
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from channels.layers import InMemoryChannelLayer, channel_layers
+from channels.routing import URLRouter
 from channels.testing import WebsocketCommunicator
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
@@ -24,12 +25,12 @@ from django.utils import timezone
 
 from baton import Workflow
 from baton.dashboard import changes, consumers, following
-from baton.dashboard.routing import application
+from baton.dashboard.routing import application, websocket_urlpatterns
 from baton.models import WorkflowNode, WorkflowRun
 from baton.telemetry import timestamp
 from baton.testing import drain
 from tests import steps
-from tests.people import client_with
+from tests.people import client_with, user_with
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -79,10 +80,11 @@ async def ask(socket: WebsocketCommunicator, as_of: str | None = None) -> Any:
 
 async def closed_with(socket: WebsocketCommunicator) -> int:
     """Wait for the closing, whatever is said before."""
-    while True:
-        output = await socket.receive_output(PATIENCE_SECONDS)
-        if output["type"] == "websocket.close":
-            return int(output.get("code", 1000))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            output = await socket.receive_output(PATIENCE_SECONDS)
+            if output["type"] == "websocket.close":
+                return int(output.get("code", 1000))
 
 
 async def told_of(socket: WebsocketCommunicator, name: str, state: str) -> dict[str, Any]:
@@ -208,6 +210,31 @@ def test_who_may_no_longer_look_is_put_out(viewer, run, monkeypatch, end):
             await ask(socket)
             await sync_to_async(take)()
             assert await closed_with(socket) == 4403
+
+    played(scene)
+
+
+@pytest.mark.parametrize("end", ["permission", "inactive", "deleted"])
+def test_who_may_no_longer_look_is_put_out_where_a_project_knows_no_sessions(run, monkeypatch, end):
+    monkeypatch.setattr(consumers, "CHECK_SECONDS", 0.1)
+    user = user_with("view_workflowrun")
+
+    def take() -> None:
+        match end:
+            case "permission":
+                user.user_permissions.clear()
+            case "inactive":
+                User.objects.update(is_active=False)
+            case "deleted":
+                User.objects.all().delete()
+
+    async def scene() -> None:
+        socket = WebsocketCommunicator(URLRouter(websocket_urlpatterns), path_of(run))
+        socket.scope["user"] = user  # type: ignore[typeddict-unknown-key]
+        assert (await socket.connect(PATIENCE_SECONDS))[0]
+        await ask(socket)
+        await sync_to_async(take)()
+        assert await closed_with(socket) == 4403
 
     played(scene)
 

@@ -383,7 +383,7 @@ def test_an_answer_that_comes_too_late_is_charged(provider: FakeProvider, gpt: A
     provider.fail(Failure(kind, seconds=60))
 
     with pytest.raises(openai.APITimeoutError):
-        chat(gpt, timeout=0.2)
+        chat(gpt, timeout=1)
 
     wait_until(lambda: provider.invoice.charges, what="the charge")
     assert [charge.delivered for charge in provider.invoice.charges] == [False]

@@ -962,10 +962,10 @@ def test_time_that_runs_out_while_an_async_call_is_answered_leaves_it_of_unknown
     async def asks(ctx: Any) -> Any:
         return await llm.acall(ctx, "k", fn)
 
-    run = did(asks, step=adoes, timeout=0.5)
+    run = did(asks, step=adoes, timeout=1)
 
     assert (run.state, run.steps["a"].result) == ("completed", ANSWER)
-    assert attempts(run) == [("timed_out", "timed out after 0.5 s"), ("completed", "")]
+    assert attempts(run) == [("timed_out", "timed out after 1 s"), ("completed", "")]
     assert entries(run) == [(1, "ambiguous"), (2, "answered")]
 
 
@@ -994,10 +994,10 @@ def test_time_that_runs_out_while_the_answer_of_an_async_call_is_written_waits_u
         tasks.append(task)
         return (await llm.acall(ctx, "k", fn))["model"]
 
-    run = did(asks, step=adoes, timeout=0.5)
+    run = did(asks, step=adoes, timeout=1)
 
     assert (run.state, run.steps["a"].result) == ("completed", "gpt-4o")
-    assert attempts(run) == [("timed_out", "timed out after 0.5 s"), ("completed", "")]
+    assert attempts(run) == [("timed_out", "timed out after 1 s"), ("completed", "")]
     assert entries(run) == [(1, "answered")]
 
 
@@ -1021,7 +1021,7 @@ def test_time_that_runs_out_in_a_stream_leaves_it_of_unknown_outcome(is_async):
         return [chunk async for chunk in llm.astream(ctx, "k", achunks)]
 
     run = (
-        did(reads, step=adoes, timeout=0.5)
+        did(reads, step=adoes, timeout=1)
         if is_async
         else did(lambda ctx: list(llm.stream(ctx, "k", chunks)), timeout=60)
     )

@@ -240,7 +240,7 @@ def test_refusal_is_known_unless_somebody_on_the_way_gave_up_waiting(provider, a
 def test_after_anything_that_can_follow_the_sending_nobody_knows(provider, ask, failure):
     provider.fail(failure)
 
-    error = raised_by(ask, provider.url, timeout=0.5)
+    error = raised_by(ask, provider.url, timeout=1.5)
 
     assert provider.invoice.total() > 0
     assert outcome_unknown(error)

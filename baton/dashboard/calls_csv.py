@@ -28,7 +28,8 @@ _READ = (
     "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens", "duration", "cost", "currency",
     "unpriced_because",
 )  # fmt: skip
-_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
+_FORMULAS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20", "\t", "\r", "\n")
+"""What formulas begin with, in some countries in the wide forms."""
 
 
 def answer_with_csv(request: HttpRequest, run_id: UUID) -> StreamingHttpResponse:

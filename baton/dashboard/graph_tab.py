@@ -167,7 +167,7 @@ def _summary(look: Look, faces: Faces, drawing: Drawing, now: datetime, *, is_pa
     counts = look.known.states if is_part else drawing.counts
     return Summary(
         counts=[_count(look, state, counts[state]) for state in ORDER if counts.get(state)],
-        path=_path(look, [node for node in drawing.nodes if node.is_critical], _seconds(faces, drawing), now),
+        path=_path(look, _critical(faces, drawing), now),
         slowest=[
             Link(
                 name=name,
@@ -204,10 +204,15 @@ def _count(look: Look, state: str, count: int) -> Link:
     return Link(name=number(count), label=str(StepState(state).label), state=state, address=address)
 
 
-def _path(look: Look, nodes: Sequence[DrawnNode], seconds: float, now: datetime) -> list[str]:
+def _path(look: Look, path: Sequence[tuple[DrawnNode, float]], now: datetime) -> list[str]:
     """The chain that took longest so far, and what it still has before it."""
-    ran = [node.name for node in nodes if node.state not in {"pending", "available"}]
-    ahead = [node.name for node in nodes if node.state in {"pending", "available"}]
+    ahead = [node.name for node, _seconds in path if node.state in {"pending", "available"}]
+    # A step that was cancelled before its turn took nothing, and nothing is to come of it.
+    ran = [
+        node.name
+        for node, seconds in path
+        if node.state not in {"pending", "available"} and (seconds or node.state != "cancelled")
+    ]
     if not ran:
         return []
     if look.run.is_settled:
@@ -220,19 +225,19 @@ def _path(look: Look, nodes: Sequence[DrawnNode], seconds: float, now: datetime)
         words = one
     whole = ((look.run.finished_at or now) - look.run.inserted_at).total_seconds()
     # Of a group the longest step is taken, and two of those may have run at once.
-    time = duration(min(seconds, whole))
+    time = duration(min(sum(seconds for _node, seconds in path), whole))
     sentences = [words.format(steps=_named(ran), step=ran[0], time=time, whole=duration(whole))]
     if ahead:
         sentences.append(_("Still to come on this path: {steps}.").format(steps=_named(ahead)))
     return sentences
 
 
-def _seconds(faces: Faces, drawing: Drawing) -> float:
-    """How long what is on the critical path ran."""
+def _critical(faces: Faces, drawing: Drawing) -> list[tuple[DrawnNode, float]]:
+    """What is on the critical path, and for how many seconds it ran."""
     steps = {f"n-{step_id}": face.seconds for step_id, face in faces.steps.items()}
     groups = {key: face.seconds for key, face in faces.groups.items()}
     path = [node for node in drawing.nodes if node.is_critical]
-    return sum((groups.get(node.key) if node.is_group else steps.get(node.id)) or 0.0 for node in path)
+    return [(node, (groups.get(node.key) if node.is_group else steps.get(node.id)) or 0.0) for node in path]
 
 
 def _named(names: Sequence[str]) -> str:

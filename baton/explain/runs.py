@@ -250,10 +250,12 @@ def _how_it_fell(node: WorkflowNode) -> str:
     outcome, error = last_execution(node).get("outcome"), first_line(node.error)
     if node.state == StepState.CANCELLED:
         if outcome == AttemptOutcome.CANCELLED:
-            return _("{step} cancelled itself: “{reason}”.").format(step=strong(node.name), reason=error)
+            return _("{step} cancelled itself: “{reason}”.").format(
+                step=strong(node.name), reason=error.removesuffix(".")
+            )
         return closed(_("{step} was cancelled: {reason}").format(step=strong(node.name), reason=error))
     if outcome == AttemptOutcome.DISCARDED:
-        return _("{step} was discarded: “{reason}”.").format(step=strong(node.name), reason=error)
+        return _("{step} was discarded: “{reason}”.").format(step=strong(node.name), reason=error.removesuffix("."))
     text = ngettext(
         "{step} was discarded after {count} attempt: {error}",
         "{step} was discarded after {count} attempts: {error}",

@@ -100,6 +100,19 @@ def test_times_in_the_list_of_runs_tick_while_it_is_live(open_page, viewer):
     expect(took).not_to_have_text(before, timeout=LONG)
 
 
+def test_run_that_leaves_a_filtered_list_is_told_to_its_end(open_page, viewer):
+    run = chain("a")
+    page = open_page(f"{list_of_runs()}?state__exact=running", viewer)
+    expect(page.locator("[data-connection=open]")).to_be_visible(timeout=LONG)
+    row = page.locator("#result_list tbody tr")
+    expect(row).to_contain_text("running")
+
+    perform(run, "a")
+
+    expect(row).to_contain_text("completed", timeout=LONG)
+    expect(row).to_have_count(1)
+
+
 def test_what_the_reader_holds_stays(open_page, viewer):
     run = chain("a", "b", "c")
     page = open_page(page_of(run, "steps", "b"), viewer)

@@ -278,6 +278,18 @@ def test_the_summary_counts_and_names_the_critical_path_and_the_slowest(client: 
     assert [tuple(things[int(place)] for place in pair.split("-")) for pair in ends[1].split()] == [("b", "c")]
 
 
+def test_the_critical_path_names_no_step_that_was_cancelled_before_its_turn(client: Client) -> None:
+    run = Workflow("stopped").add("a", steps.nothing).add("b", steps.nothing, deps=["a"]).insert()
+    now = timezone.now()
+    turn(run, "completed", "a", started_at=now - timedelta(seconds=50), settled_at=now - timedelta(seconds=40))
+    turn(run, "cancelled", "b", settled_at=now)
+    WorkflowRun.objects.filter(pk=run.pk).update(
+        state="cancelled", inserted_at=now - timedelta(seconds=60), finished_at=now
+    )
+
+    assert "a took 10 s, of 1 m 0 s in all." in page(client, run)
+
+
 def test_a_cancelled_step_has_a_red_edge_from_what_failed(client: Client) -> None:
     run = Workflow("failed").add("a", steps.nothing).add("b", steps.nothing, deps=["a"]).insert()
     turn(run, "discarded", "a")

@@ -41,16 +41,25 @@ async function refresh() {
   const [link, made] = [root, fresh].map((page) => page.querySelector("[data-new-runs]"));
   if (made) morph(link, made);
   link.hidden = !Number(link.dataset.newRuns);
-  const rows = (page) => [...page.querySelectorAll("#result_list tbody tr")];
-  const news = new Map(rows(fresh).map((row) => [row.querySelector(LINK)?.pathname, row]));
-  for (const row of rows(document)) {
-    const made = news.get(row.querySelector(LINK)?.pathname);
-    if (made?.children.length !== row.children.length) continue;
+  const left = renew(rowsOf(document), fresh).filter((row) => row.querySelector("[data-since]"));
+  // What the address's filters no longer find is shown as it is until somebody reloads.
+  if (left.length) renew(left, await fetchPage(`?id__in=${left.map((row) => runOf(row).split("/").at(-3))}`, null, headers));
+}
+
+// Makes rows like those of a fresh page; returns the others.
+function renew(rows, fresh) {
+  const news = new Map(rowsOf(fresh).map((row) => [runOf(row), row]));
+  return rows.filter((row) => {
+    const made = news.get(runOf(row));
+    if (made?.children.length !== row.children.length) return true;
     [...row.children].forEach((cell, index) => {
       if (!cell.matches(".action-checkbox")) morph(cell, made.children[index]);
     });
-  }
+  });
 }
+
+const rowsOf = (page) => [...page.querySelectorAll("#result_list tbody tr")];
+const runOf = (row) => row.querySelector(LINK)?.pathname;
 
 function show(state) {
   root.dataset.connection = { gone: "lost", denied: "lost" }[state] ?? state;

@@ -39,6 +39,11 @@ def short(value: Decimal, currency: str) -> str:
     return amount(value, currency)
 
 
+def exact(value: Decimal, currency: str) -> str:
+    """An amount to its last digit, where rounded ones would read the same: ``$0.00005``."""
+    return ("-" if value < 0 else "") + _in(currency, f"{value.copy_abs().normalize(_ENOUGH):,f}")
+
+
 def total(cost: Decimal | None, unpriced: int, currency: str) -> str:
     """A sum, which says what it lacks.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from datetime import datetime
+from functools import partial
 
 from django.utils.translation import gettext as _
 
@@ -55,17 +56,17 @@ def what_is_lacking(hold: Hold, *, using: str) -> str:
         return _("for a budget that is there no more; the sweep lets it go on.")
     left = most - (account.spent or 0) - (account.reserved or 0)
     currency = get_settings().currency
+    told_alike = hold.amount is not None and money.short(left, currency) == money.short(hold.amount, currency)
+    shown = partial(money.exact if told_alike else money.short, currency=currency)
     texts = {
         "run": _("the budget of {budget} leaves {left}"),
         "step": _("the budget of {budget} for a step leaves {left}"),
     }
     told = texts.get(hold.account.partition(":")[0], _("the budget of {budget} for a day leaves {left}")).format(
-        budget=money.short(most, currency), left=money.short(left, currency)
+        budget=shown(most), left=shown(left)
     )
     if account.reserved:
-        told = _("{told}, with {reserved} of it reserved").format(
-            told=told, reserved=money.short(account.reserved, currency)
-        )
+        told = _("{told}, with {reserved} of it reserved").format(told=told, reserved=shown(account.reserved))
     if hold.amount is None:
         return _("{told}, and nobody can tell what the call may cost.").format(told=told)
     if left >= hold.amount:
@@ -73,7 +74,7 @@ def what_is_lacking(hold: Hold, *, using: str) -> str:
     if hold.amount == SMALLEST:
         # Held before its body: what it would call is not known yet.
         return closed(told)
-    return _("{told}, and the call may cost {amount}.").format(told=told, amount=money.short(hold.amount, currency))
+    return _("{told}, and the call may cost {amount}.").format(told=told, amount=shown(hold.amount))
 
 
 def what_to_raise(hold: Hold) -> str:

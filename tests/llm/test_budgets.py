@@ -483,6 +483,13 @@ def test_held_step_says_what_is_lacking_and_what_to_do():
     assert "which is enough now; the sweep lets it go on." in run.steps["b0"].explain()
 
 
+def test_amounts_that_would_read_the_same_are_told_to_the_last_digit():
+    run = one(budget="0.00005", model="fixed", max_cost="0.00007")
+
+    why = "the budget of €0.00005 leaves €0.00005, and the call may cost €0.00007."
+    assert run.steps["a"].explain().startswith(f"Held: {why}")
+
+
 def test_held_step_says_what_is_reserved_for_calls_that_may_have_been_paid():
     scripted.SCRIPT[:] = [TimeoutError("no answer")]
 

@@ -52,19 +52,22 @@ class Check:
     title: str
 
 
-# Lanes run at the same time, for most tests wait more than they work; what is in a lane runs one after the other.
+# Lanes run at the same time, for most tests wait more than they work; what is in a lane runs one after the other. They
+# are about as long as each other.
 LANES: tuple[tuple[Suite | Check, ...], ...] = (
     (
         Suite("SQLite", "sqlite", "orm", "not once and not browser"),
-        Suite("PostgreSQL, faults", "postgres", "orm", "faults and not once", (DATABASE_URL,), FAULTS),
-    ),
-    (Suite("PostgreSQL", "postgres", "orm", "not once and not browser and not faults", (DATABASE_URL,)),),
-    (
-        Suite("PostgreSQL, Redis broker", "postgres", "redis", "broker and not browser", (DATABASE_URL, REDIS_URL)),
         Suite("Chromium", "sqlite", "orm", "browser", folders=BROWSER),
         Suite(
             "Chromium, PostgreSQL, Redis", "postgres", "redis", "browser and broker", (DATABASE_URL, REDIS_URL), BROWSER
         ),
+    ),
+    (
+        Suite("PostgreSQL", "postgres", "orm", "not once and not browser and not faults", (DATABASE_URL,)),
+        Suite("PostgreSQL, Redis broker", "postgres", "redis", "broker and not browser", (DATABASE_URL, REDIS_URL)),
+    ),
+    (
+        Suite("PostgreSQL, faults", "postgres", "orm", "faults and not once", (DATABASE_URL,), FAULTS),
         Suite("Once", "sqlite", "orm", "once"),
         Check("lint"),
         Check("types"),

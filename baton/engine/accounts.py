@@ -62,6 +62,7 @@ RESERVE = sql.Statement("""
 SETTLE = sql.Statement("""
     UPDATE baton_budgetaccount SET reserved = reserved - %s, spent = spent + %s WHERE name = %s
 """)
+_BUDGET = sql.Statement("SELECT budget FROM baton_workflowrun WHERE id = %s")
 _LOCK_ACCOUNT = sql.Statement("SELECT spent, reserved FROM baton_budgetaccount WHERE name = %s <lock>")
 
 _FITTING = sql.Statement("""
@@ -101,9 +102,10 @@ def limits_of(run_id: UUID, node_id: int, *, using: str) -> list[Limit]:
     limits = []
     if settings.day_budget is not None:
         limits.append(Limit(name=today(), most=settings.day_budget, words="the budget of the day"))
-    budget = WorkflowRun.objects.using(using).values_list("budget", flat=True).filter(pk=run_id).first()
-    if budget is not None:
-        limits.append(Limit(name=run_account(run_id), most=budget, words="the budget of the run"))
+    connection = connections[using]
+    found = sql.fetch(connection, _BUDGET, [sql.uuid_param(connection, run_id)])
+    if found and found[0][0] is not None:
+        limits.append(Limit(name=run_account(run_id), most=as_money(found[0][0]), words="the budget of the run"))
     if settings.step_budget is not None:
         limits.append(Limit(name=step_account(node_id), most=settings.step_budget, words="the budget of the step"))
     return limits

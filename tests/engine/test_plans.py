@@ -202,6 +202,7 @@ def parameters(run: WorkflowRun) -> dict[str, list[Any]]:
         "accounts._OPEN[run]": [account, run.pk],
         "accounts._OPEN[step]": [account, ready],
         "accounts._OPEN[day]": [account, datetime.now(UTC) - timedelta(hours=12)],
+        "accounts._BUDGET": [run.pk],
         "accounts._COUNT_ANEW": [run.pk, account],
         "accounts.RESERVE": [1, account, 1, 10],
         "accounts.SETTLE": [1, 1, account],

@@ -61,6 +61,9 @@ LANES: tuple[tuple[Suite | Check, ...], ...] = (
         Suite(
             "Chromium, PostgreSQL, Redis", "postgres", "redis", "browser and broker", (DATABASE_URL, REDIS_URL), BROWSER
         ),
+        Check("lint"),
+        Check("types"),
+        Check("docs"),
     ),
     (
         Suite("PostgreSQL", "postgres", "orm", "not once and not browser and not faults", (DATABASE_URL,)),
@@ -69,9 +72,6 @@ LANES: tuple[tuple[Suite | Check, ...], ...] = (
     (
         Suite("PostgreSQL, faults", "postgres", "orm", "faults and not once", (DATABASE_URL,), FAULTS),
         Suite("Once", "sqlite", "orm", "once"),
-        Check("lint"),
-        Check("types"),
-        Check("docs"),
     ),
 )
 

@@ -58,16 +58,17 @@ LANES: tuple[tuple[Suite | Check, ...], ...] = (
     (
         Suite("SQLite", "sqlite", "orm", "not once and not browser"),
         Suite("Chromium", "sqlite", "orm", "browser", folders=BROWSER),
-        Suite(
-            "Chromium, PostgreSQL, Redis", "postgres", "redis", "browser and broker", (DATABASE_URL, REDIS_URL), BROWSER
-        ),
         Check("lint"),
         Check("types"),
         Check("docs"),
     ),
     (
         Suite("PostgreSQL", "postgres", "orm", "not once and not browser and not faults", (DATABASE_URL,)),
+        # One after the other: their tests empty the same broker.
         Suite("PostgreSQL, Redis broker", "postgres", "redis", "broker and not browser", (DATABASE_URL, REDIS_URL)),
+        Suite(
+            "Chromium, PostgreSQL, Redis", "postgres", "redis", "browser and broker", (DATABASE_URL, REDIS_URL), BROWSER
+        ),
     ),
     (
         Suite("PostgreSQL, faults", "postgres", "orm", "faults and not once", (DATABASE_URL,), FAULTS),

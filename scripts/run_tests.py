@@ -64,7 +64,6 @@ LANES: tuple[tuple[Suite | Check, ...], ...] = (
     ),
     (
         Suite("PostgreSQL", "postgres", "orm", "not once and not browser and not faults", (DATABASE_URL,)),
-        # One after the other: their tests empty the same broker.
         Suite("PostgreSQL, Redis broker", "postgres", "redis", "broker and not browser", (DATABASE_URL, REDIS_URL)),
         Suite(
             "Chromium, PostgreSQL, Redis", "postgres", "redis", "browser and broker", (DATABASE_URL, REDIS_URL), BROWSER

@@ -29,18 +29,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.nodeid.startswith(("tests/faults/", "tests/races/")):
             item.add_marker("faults")
         is_command = item.nodeid.startswith("tests/management/") and item.get_closest_marker("slow")
-        if is_command or item.nodeid.startswith(_ONCE):
+        if is_command or item.nodeid.startswith(ONCE):
             item.add_marker("once")
 
 
-_ONCE = (
+ONCE = (
     "tests/dashboard/test_graph_drawing",
     "tests/dashboard/test_graph_folding",
     "tests/dashboard/test_graph_layout",
     "tests/dashboard/test_graph_properties",
     "tests/dashboard/test_scripts",
     "tests/dashboard/test_styles",
-    "tests/llm/test_pricing",
     "tests/llm/test_transience",
     "tests/llm/test_usage",
     "tests/scripts/",
@@ -80,9 +79,7 @@ def pytest_load_initial_conftests() -> Generator[None]:
     if os.environ.get("BATON_TEST_DB") == "postgres":
         os.environ[DATABASE_URL] = _brought.enter_context(postgres(settings=UNCOUNTED)).url
     if os.environ.get("BATON_TEST_BROKER") == "redis":
-        # A database of its own: each test empties the broker's, and other suites have channel layers on this server.
-        server, _, _ = _brought.enter_context(valkey()).url.rpartition("/")
-        os.environ[REDIS_URL] = f"{server}/1"
+        os.environ[REDIS_URL] = _database_of_redis(_brought.enter_context(valkey()).url)
     return (yield)
 
 
@@ -98,6 +95,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs PostgreSQL")
     if any(item.iter_markers("sqlite")) and database != "sqlite":
         pytest.skip("needs SQLite")
+
+
+def _database_of_redis(url: str) -> str:
+    """Take a database of one's own: each test empties the broker's, and other suites use the same server."""
+    import redis
+
+    server, _, _ = url.rpartition("/")
+    with redis.Redis.from_url(f"{server}/0") as client:
+        turn = int(client.incr("baton:suites"))
+    return f"{server}/{1 + turn % _DATABASES_OF_REDIS}"
+
+
+_DATABASES_OF_REDIS = 15
+"""Those that a server has unless it is told otherwise, but for the first, where the others have channel layers."""
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.plugin import ONCE
+
 BUILT = {*range(1, 79), *range(80, 96), 111, 112}
 
 GATE, SETTLE, BODY = "tests.engine.test_gate", "tests.engine.test_settle", "tests.engine.test_body"
@@ -282,6 +284,13 @@ def test_tests_of_a_row_are_there_and_run_on_every_database(row):
 
         assert callable(getattr(module, name, None)), f"{path} is not there"
         assert marks.isdisjoint({"postgres", "sqlite", "skip", "skipif", "xfail"}), f"{path} is left out somewhere"
+
+
+@pytest.mark.parametrize("row", sorted(FEATURES))
+def test_row_is_proven_by_more_than_what_runs_on_one_database_alone(row):
+    once = tuple(each.removesuffix(".py") for each in ONCE)
+
+    assert not all(path.replace(".", "/").startswith(once) for path in FEATURES[row])
 
 
 def _marks(module: Any, test: Any) -> Iterator[pytest.Mark]:
